@@ -148,7 +148,7 @@ CEILINGS = {
     "commands": 560,
     "library": 300,
     "evaluating": 1370,
-    "comparing": 4750,
+    "comparing": 4830,
     "converting": 470,
     "explaining": 1000,
     "export": 900,

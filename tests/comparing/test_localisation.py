@@ -34,8 +34,8 @@ RED, GREEN, DIM = (255, 0, 0), (0, 255, 0), (0, 90, 0)
 SEEN = Preprocessing(3, (48, 48), (54, 54), (0.0,) * 3, (1.0,) * 3)
 
 
-def by_hand(head="gap"):
-    model = Classifier("nin", "gap", ("red", "green"), SEEN).eval()
+def by_hand(head="gap", **options):
+    model = Classifier("nin", "gap", ("red", "green"), SEEN, **options).eval()
     model.features = torch.nn.AvgPool2d(4)
     model.head = Head(head, channels=3, classes=2, size=(12, 12))
     with torch.no_grad():
@@ -68,7 +68,7 @@ PLACES = [  # size (H, W) and a box that the centre crop sees: shapes, scales an
 
 def hand_made():
     originals = [black(*size, (box, (RED, GREEN)[i % 2])) for i, (size, box) in enumerate(PLACES)]
-    objects = tuple(BoxedImages(i, size, (tuple(map(float, box)),)) for i, (size, box) in enumerate(PLACES))
+    objects = tuple(BoxedImages(i, size, (tuple(map(float, box)),), i % 2) for i, (size, box) in enumerate(PLACES))
     return Pictures(originals, [i % 2 for i in range(len(PLACES))]), objects
 
 
@@ -99,7 +99,7 @@ def test_the_map_of_the_true_class_counts_whatever_is_answered():
         black(54, 54, (big, RED)),  # nothing green at all
     ]
     pictures = Pictures(originals, [1, 1, 1])
-    objects = tuple(BoxedImages(i, (54, 54), (box,)) for i, box in enumerate((big, big, big)))
+    objects = tuple(BoxedImages(i, (54, 54), (box,), 1) for i, box in enumerate((big, big, big)))
     facts, arrays = localisation(ModelPredictor(by_hand(), pictures), objects, np.arange(3), np.arange(0))
     assert arrays["found"].tolist() == [True, False, False]
     assert facts["gt_known"] == pytest.approx(1 / 3)
@@ -129,19 +129,47 @@ def test_a_threshold_is_tuned_on_ten_validation_images_and_never_on_fewer():
     assert facts["max_box_acc_threshold"] > 0
 
 
+def test_each_class_of_an_image_is_judged_by_its_own_map_against_its_own_boxes():
+    left, right = (6, 10, 24, 28), (30, 26, 48, 44)
+    originals = [
+        black(54, 54, (left, RED), (right, GREEN)),
+        black(54, 54, (left, GREEN)),
+        black(54, 54, (left, RED), (right, DIM)),
+    ]
+    pictures = Pictures(originals, np.array([[1, 1], [0, 1], [1, 1]], bool))
+    boxes = {(0, 0): left, (0, 1): right, (1, 1): right, (2, 0): left, (2, 1): right}  # the third is elsewhere
+    objects = tuple(BoxedImages(row, (54, 54), (box,), k) for (row, k), box in boxes.items())
+    model = by_hand(multi_label=True)
+    with torch.no_grad():
+        next(module for module in model.head.modules() if isinstance(module, torch.nn.Linear)).bias.fill_(
+            -0.1
+        )  # a dim square is too little to be answered
+    rows = np.arange(3)
+    facts, arrays = localisation(ModelPredictor(model, pictures, batch_size=2), objects, rows, rows[:0])
+    assert arrays["found"].tolist() == arrays["pointed"].tolist() == [True, True, False, True, True]
+    assert (facts["pictures"], facts["gt_known"], facts["pointing"]) == (5, 0.8, 0.8)
+    assert (facts["top1"], facts["top5"], facts["reference"]) == (0.6, None, None)
+    # each as if it were alone: nothing is subtracted, and no other class's boxes count
+    for one, found in zip(objects, arrays["found"], strict=True):
+        alone, _ = localisation(ModelPredictor(model, pictures), (one,), rows, rows[:0])
+        assert alone["gt_known"] == found
+
+
 def test_no_boxes_among_the_test_images():
     pictures, objects = hand_made()
     assert localisation(ModelPredictor(by_hand(), pictures), objects, np.arange(0), np.arange(5)) == (None, {})
 
 
 def test_large_pictures_are_scored_on_a_grid():
-    factor, grid, boxes = BoxedImages(0, (1500, 4096), ((400.0, 0.0, 800.0, 1000.0),)).scaled()
+    factor, grid, boxes = BoxedImages(0, (1500, 4096), ((400.0, 0.0, 800.0, 1000.0),), 0).scaled()
     assert (factor, grid, boxes.tolist()) == (0.25, (375, LONGEST), [[100, 0, 200, 250]])
-    assert BoxedImages(0, (1024, 7), ((0.0, 0.0, 1.0, 1.0),)).scaled()[:2] == (1, (1024, 7))
+    assert BoxedImages(0, (1024, 7), ((0.0, 0.0, 1.0, 1.0),), 0).scaled()[:2] == (1, (1024, 7))
     # the same picture, six times as large, is found as well, and scores the same but for rounding
     pictures, objects = hand_made()
     large = tuple(
-        BoxedImages(one.row, (one.size[0] * 9, one.size[1] * 9), tuple(tuple(9 * v for v in box) for box in one.boxes))
+        one._replace(
+            size=(one.size[0] * 9, one.size[1] * 9), boxes=tuple(tuple(9 * v for v in box) for box in one.boxes)
+        )
         for one in objects
     )
     both = [
@@ -155,9 +183,9 @@ def test_large_pictures_are_scored_on_a_grid():
 def test_baselines_by_hand():
     objects = (
         BoxedImages(
-            0, (100, 200), ((0.0, 0.0, 200.0, 60.0),)
+            0, (100, 200), ((0.0, 0.0, 200.0, 60.0),), 0
         ),  # 60 % of the picture, not its middle point … at y 50, it is
-        BoxedImages(1, (100, 100), ((60.0, 60.0, 70.0, 70.0), (0.0, 0.0, 10.0, 10.0))),
+        BoxedImages(1, (100, 100), ((60.0, 60.0, 70.0, 70.0), (0.0, 0.0, 10.0, 10.0)), 0),
     )
     whole, middle = baselines(objects)
     assert (whole["gt_known"], whole["gt_known_30"], whole["gt_known_70"]) == (0.5, 0.5, 0.0)
@@ -191,12 +219,15 @@ def test_trials_without_boxes_keep_the_name_they_had():
             for objects in (
                 None,
                 (),
-                (BoxedImages(8, (16, 16), ((1.0, 1.0, 5.0, 5.0),)),),
-                (BoxedImages(8, (16, 16), ((1.0, 1.0, 5.0, 6.0),)),),
-                (BoxedImages(8, (16, 17), ((1.0, 1.0, 5.0, 5.0),)),),
-                (BoxedImages(9, (16, 16), ((1.0, 1.0, 5.0, 5.0),)),),
+                (BoxedImages(8, (16, 16), ((1.0, 1.0, 5.0, 5.0),), 0),),
+                (BoxedImages(8, (16, 16), ((1.0, 1.0, 5.0, 6.0),), 0),),
+                (BoxedImages(8, (16, 17), ((1.0, 1.0, 5.0, 5.0),), 0),),
+                (BoxedImages(9, (16, 16), ((1.0, 1.0, 5.0, 5.0),), 0),),
             )
         }
+        assert "0c82eafe49b8babe" in ids  # of boxes without classes
+        several = replace(PLAIN, multi_label=True, objects=(BoxedImages(8, (16, 16), ((1.0, 1.0, 5.0, 5.0),), 0),))
+        assert several.id != replace(several, objects=(several.objects[0]._replace(label=1),)).id
     assert len(ids) == 6
 
 
@@ -282,7 +313,9 @@ def test_the_page_and_the_terminal_say_it(run):
     assert "*: the map does not add up to the logit" in " ".join(said.split())
     with np.load(folder / "out" / "pictures.npz") as arrays:
         assert sorted(set(arrays["boxes"][:, 0].astype(int))) == list(range(len(arrays["images"])))
-        for place, x0, y0, x1, y1 in arrays["boxes"].astype(int):  # shown as large as they are: the box is the square
+        for place, x0, y0, x1, y1, _ in arrays["boxes"].astype(
+            int
+        ):  # shown as large as they are: the box is the square
             bright = arrays["images"][place].max(2) > 100
             assert bright[y0:y1, x0:x1].all()
             assert not bright.sum() - bright[y0:y1, x0:x1].sum()

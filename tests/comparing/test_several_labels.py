@@ -1,6 +1,8 @@
 """Comparisons of several labels per image: results, remarks, files and page; nothing is trained here."""
 
 import csv
+import io
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,20 +10,27 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from sklearn import metrics as oracle
 
 from gapstone.comparing import predictions_file, result_files, trial_measures
+from gapstone.comparing.boxed_images import BoxedImages
 from gapstone.comparing.chosen_metric import asked_metric, check_metric
 from gapstone.comparing.class_results import class_results
 from gapstone.comparing.finished_trials import FinishedTrial
+from gapstone.comparing.gather_results import _objects
+from gapstone.comparing.head_results import head_results
 from gapstone.comparing.learning_curve import check_frozen
+from gapstone.comparing.map_localisation import SCORES
 from gapstone.comparing.remarks import remarks
-from gapstone.comparing.report import report_page
+from gapstone.comparing.report import report_page, report_pictures, report_terminal
 from gapstone.comparing.report.report_pictures import _classes
 from gapstone.comparing.shown_images import shown_images
+from gapstone.comparing.tested_values import boxed, pairs_of, stat_of
 from gapstone.comparing.verdict import sentences
 from gapstone.statistics.metrics import MULTI_LABEL
 from tests.comparing import fake_several
+from tests.comparing.fake_results import save
 from tests.schemas import check, validator
 
 CLASSES = ("cat", "dog", "<b>fox</b>", "rare")
@@ -103,6 +112,89 @@ def test_remarks_and_headline(made: tuple[dict[str, Any], Path]) -> None:
     assert "No test image, or every one, has 'rare': it does not count" in " ".join(remarks(results | {"data": data}))
     data = results["data"] | {"counts": {"train": [9, 9, 9, 9], "test": [9, 9, 9, 4]}, "test": 90, "train": 90}
     assert "Fewer than 5 test images have, or lack, 'rare'" in " ".join(remarks(results | {"data": data}))
+
+
+def boxed_trials(images: int, copies: int) -> tuple[Any, dict[str, list[FinishedTrial]]]:
+    """Trials that found the object or did not, in so many maps of each image, which all say the same."""
+    plan, done = planned()
+    test = plan.prepared.splits[0].test[:images]
+    objects = tuple(BoxedImages(row, (32, 32), ((1.0, 1.0, 9.0, 9.0),), k) for row in test for k in range(copies))
+    rng = np.random.default_rng(2)
+    for trials in done.values():
+        for one in trials:
+            one.trial.objects = objects  # type: ignore[misc]
+            one.arrays["found"] = np.repeat(rng.random(images) < 0.6, copies)
+            one.arrays["pointed"] = np.repeat(rng.random(images) < 0.7, copies)
+    plan.objects = objects
+    return plan, done
+
+
+def test_maps_of_one_image_count_as_one() -> None:
+    """Two maps of each image that always agree say what one says: of other images as many are needed."""
+    pairs, stats = [], []
+    for copies in (1, 2):
+        plan, done = boxed_trials(60, copies)
+        of = lambda one: one.arrays["found"]  # noqa: E731
+        pairs += pairs_of(plan, done, of, 1, rows=boxed)
+        stats.append(stat_of(plan, done["gap"], of, rows=boxed))
+    once, twice = pairs
+    assert "60 images, " in once["method"]
+    assert "60 test images of 120 maps, " in twice["method"]
+    for key in ("difference", "p", "ci95", "variance", "verdict"):
+        assert twice[key] == (once[key] if key == "verdict" else pytest.approx(once[key])), key
+    assert stats[1]["mean"] == stats[0]["mean"]
+    # 60 answers, not 180: seeds that found the same images show nothing of others
+    assert np.ptp(stats[1]["ci95"]) == pytest.approx(np.ptp(stats[0]["ci95"]), rel=0.1)
+    # folds are weighed by images, of which maps are no more
+    plan.request.folds = 3
+    plan.prepared.splits = plan.prepared.splits * 3
+    (folds,) = pairs_of(plan, done, of, 1, rows=boxed)
+    plan, done = boxed_trials(60, 1)
+    plan.request.folds = 3
+    plan.prepared.splits = plan.prepared.splits * 3
+    assert pairs_of(plan, done, of, 1, rows=boxed)[0]["ci95"] == pytest.approx(folds["ci95"])
+
+
+def test_localisation_on_the_page_and_in_the_terminal(made: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    results, folder = made
+    plan, done = boxed_trials(60, 2)
+    scores = dict.fromkeys(SCORES, 0.5) | {"top5": None, "tuned": None, "reference": None, "without_evidence": 3}
+    scores |= {"tuned_threshold": None, "max_box_acc_threshold": 0.3, "pictures": 120}
+    for one in (one for trials in done.values() for one in trials):
+        one.facts["localisation"] = scores
+    heads = [
+        head | {"localisation": head_results(plan, head["head"], done[head["head"]], {}, None)["localisation"]}
+        for head in results["heads"]
+    ]
+    about = _objects(plan, plan.prepared.splits[0].test)
+    pairs = pairs_of(plan, done, lambda one: one.arrays["found"], 1, rows=boxed)
+    results = results | {"heads": heads, "localisation": about, "localisation_pairs": pairs}
+    check("results", _with_what_is_missing(results | {"model": None, "curve": None, "files": {}, "sealed": "0" * 64}))
+    with np.load(folder / "pictures.npz") as arrays:
+        labels = arrays["labels"]
+        boxes = [(0, 1, 2, 3, 4, k) for k in np.flatnonzero(labels[0])] + [(1, 4, 4, 9, 9, 0), (1, 4, 4, 9, 9, 3)]
+        np.savez(tmp_path / "pictures.npz", **arrays, boxes=np.array(boxes, float))
+    save(tmp_path, results)
+    page = report_page.write(tmp_path).read_text("utf-8")
+    text = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert (
+        "60 test images came with 120 boxes; each of an image’s classes that has boxes is judged by its own map, 120"
+        in text
+    )
+    assert "Answered, at 20 %" in text
+    assert "mean of the classes" in text
+    assert "Maps are each class’s own" in text
+    console = Console(file=io.StringIO(), width=100)
+    report_terminal.render(results, console)
+    said = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "In % of the 120 maps of classes with boxes, in 60 test images." in said
+    assert "minus the mean" not in said
+    # on the photo the boxes of all classes, on a map those of its own
+    maps, _ = report_pictures.read(tmp_path / "pictures.npz", CLASSES, 2)
+    assert maps is not None
+    assert len(maps.rows[1].boxes) == 2
+    for one in maps.rows[1].cells[0] or ():
+        assert len(one.boxes) == (one.label in (CLASSES[0], CLASSES[3])), one.label
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import inspect
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from sklearn.metrics import average_precision_score
 import gapstone as gs
 from gapstone.commands import training_commands
 from gapstone.comparing import trial_files, trials
-from gapstone.comparing.boxed_images import boxed_images
 from gapstone.comparing.compare_request import HEADS, CompareRequest
 from gapstone.comparing.feature_pass import run_feature_pass
+from gapstone.comparing.finished_trials import FinishedTrial
+from gapstone.comparing.head_results import head_results
 from gapstone.comparing.kept_models import _save
 from gapstone.comparing.plan import plan_comparison
 from gapstone.models.trained_on import NOTHING
@@ -30,8 +30,11 @@ def planned(out, **options):
     for k, at in enumerate((0, 5, 10)):
         images[labels[:, k], at : at + 5, at : at + 5, k] = 250
     np.savez(out / "data.npz", images=images, labels=labels)
+    rows = [f"image #{i},{k},{5 * k},{5 * k},{5 * k + 5},{5 * k + 5}" for i, k in np.argwhere(labels)]
+    (out / "boxes.csv").write_text("\n".join(["path,class,x0,y0,x1,y1", *rows]), "utf-8")
     choices = TrainOptions(str(out / "data.npz"), batch_size=16, **options)
-    asked = CompareRequest(choices, ("gap",), 1, weights=out / "weights.safetensors", quick=True)
+    weights, boxes = out / "weights.safetensors", out / "boxes.csv"
+    asked = CompareRequest(choices, ("gap",), 1, weights=weights, boxes=boxes, quick=True)
     (out / "trials").mkdir()
     return plan_comparison(asked.checked(), out, lambda text: None, lambda name: lambda done, total: None)
 
@@ -52,12 +55,16 @@ def test_a_head_on_a_frozen_backbone(tmp_path):
     found = model.predict([store.images[row] for row in trial.test])
     np.testing.assert_allclose(found, np.exp(arrays["log_probabilities"]), atol=2e-3)  # maps in half precision
     assert trials.cached_predictor(trial, cache, store.labels).explain(trial.test[:1]).multi_label
-
-
-def test_boxes_are_refused(tmp_path):
-    plan = SimpleNamespace(source=SimpleNamespace(multi_label=True))
-    with pytest.raises(ValueError, match="--boxes is not made for several labels per image yet"):
-        boxed_images(tmp_path / "boxes.csv", plan, lambda text: None)
+    # where its maps look, of each class of each test image
+    labels = store.labels[trial.test]
+    assert facts["localisation"]["pictures"] == len(arrays["found"]) == labels.sum()
+    found = np.zeros(labels.shape)
+    found[labels] = arrays["pointed"]
+    entry = head_results(plan, "gap", [FinishedTrial(trial, facts, arrays)], {}, None)["localisation"]
+    assert [one["class"] for one in entry["classes"]] == list(trial.labels)
+    assert [one["images"] for one in entry["classes"]] == labels.sum(0).tolist()
+    assert [one["pointing"] for one in entry["classes"]] == pytest.approx(found.sum(0) / labels.sum(0))
+    assert entry["gt_known"]["values"] == [facts["localisation"]["gt_known"]]
 
 
 def test_default_heads_leave_out_what_cannot_answer_several(tmp_path):

@@ -67,4 +67,4 @@ def test_names_from_a_table_of_ours_are_found_again(tmp_path):
     with (tmp_path / "boxes.csv").open("w", encoding="utf-8", newline="") as file:  # as a person copies them
         csv.writer(file).writerows([["path", "x0", "y0", "x1", "y1", "class"], *rows])
     found = read_objects(tmp_path / "boxes.csv", source, [(9, 9)] * 4)
-    assert sorted(found.boxes) == [0, 1, 2, 3]
+    assert sorted(found.boxes) == [(0, 0), (1, 0), (2, 1), (3, 1)]

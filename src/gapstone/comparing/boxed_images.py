@@ -17,14 +17,16 @@ LONGEST = 1024
 
 
 class BoxedImages(NamedTuple):
-    """An image and the boxes of its object."""
+    """An image and the boxes of one of its classes."""
 
     row: int
     """Row of the store."""
     size: tuple[int, int]
     """(H, W) of the original image, upright."""
     boxes: tuple[Box, ...]
-    """(x0, y0, x1, y1) in its pixels, of the image's own class."""
+    """(x0, y0, x1, y1) in its pixels."""
+    label: int
+    """Number of the class."""
 
     def scaled(self) -> tuple[float, tuple[int, int], NDArray[np.float64]]:
         """The grid for scoring: its scale, its (H, W), and the boxes on it. Up to LONGEST it is the image's pixels."""
@@ -34,33 +36,38 @@ class BoxedImages(NamedTuple):
 
 
 def boxed_images(path: Path, plan: TrainingPlan, log: Log) -> tuple[BoxedImages, ...]:
-    """Read the boxes of all images of the store. Raises ValueError if no test image has any, and of several labels."""
-    if plan.source.multi_label:
-        raise ValueError(
-            "--boxes is not made for several labels per image yet: a map would have to be scored against the boxes of "
-            "its own class. Leave it out; explain shows the map of each class."
-        )
+    """Read the boxes of all images of the store. Raises ValueError if no test image has any."""
     sizes = [facts.size for facts in plan.scan.facts]
     objects = read_objects(path, plan.source, sizes)
     rows = {item: row for row, item in enumerate(plan.used.tolist())}
     images = tuple(
-        BoxedImages(rows[item], (sizes[item][1], sizes[item][0]), boxes)
-        for item, boxes in objects.boxes.items()
+        BoxedImages(rows[item], (sizes[item][1], sizes[item][0]), boxes, label)
+        for (item, label), boxes in objects.boxes.items()
         if item in rows
     )
     tested = np.unique(np.concatenate([parts.test for parts in plan.splits]))
-    count = len(among(images, tested))
+    boxed = among(images, tested)
+    count = number_of_images(boxed)
     aside = f"; left aside: {objects.described()}" if objects.described() else ""
     if not count:
         raise ValueError(
             f"--boxes {display(path)}: none of the {len(tested):,} test images has a box of its own class, so there is "
-            f"nothing to measure; {len(images):,} of the other images have one{aside}."
+            f"nothing to measure; {number_of_images(images):,} of the other images have one{aside}."
         )
-    log(f"{count:,} of {len(tested):,} test images have boxes of their class: where heads look is measured{aside}.")
+    measured = f"{count:,} of {len(tested):,} test images have boxes of their class"
+    if plan.source.multi_label:
+        measured = (
+            f"{count:,} of {len(tested):,} test images have boxes of their classes, {len(boxed):,} classes in all"
+        )
+    log(f"{measured}: where heads look is measured{aside}.")
     return images
 
 
+def number_of_images(boxed: Sequence[BoxedImages]) -> int:
+    return len({image.row for image in boxed})
+
+
 def among(images: Sequence[BoxedImages], rows: Rows) -> tuple[BoxedImages, ...]:
-    """The images in these rows of the store, in the order of `images`."""
+    """Those in these rows of the store, in the order of `images`: the classes of an image side by side."""
     row_set = set(rows.tolist())
     return tuple(image for image in images if image.row in row_set)

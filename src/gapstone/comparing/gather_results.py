@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 import gapstone
 from gapstone.comparing import looks as look_counts
 from gapstone.comparing import predictions_file, result_files
-from gapstone.comparing.boxed_images import among
+from gapstone.comparing.boxed_images import among, number_of_images
 from gapstone.comparing.finished_trials import FinishedTrial, by_head
 from gapstone.comparing.head_results import head_results
 from gapstone.comparing.learning_curve import curve_results, labelled
@@ -184,9 +184,10 @@ def _objects(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any] 
         return None
     boxed = among(plan.objects, tested)
     return {
-        "pictures": len(boxed),
+        "pictures": number_of_images(boxed),
         "boxes": sum(len(image.boxes) for image in boxed),
-        "validation": len(among(plan.objects, plan.prepared.splits[0].validation)),
+        "validation": number_of_images(among(plan.objects, plan.prepared.splits[0].validation)),
+        **({"maps": len(boxed)} if plan.multi_label else {}),
         "baselines": baselines(boxed),
     }
 

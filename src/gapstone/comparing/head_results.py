@@ -10,7 +10,16 @@ from gapstone.comparing.class_results import class_results
 from gapstone.comparing.finished_trials import FinishedTrial
 from gapstone.comparing.map_localisation import SCORES
 from gapstone.comparing.plan import ComparisonPlan
-from gapstone.comparing.tested_values import boxed, metrics_of, moved, recalls, shifted_values, stat_of, values_of
+from gapstone.comparing.tested_values import (
+    boxed,
+    boxed_classes,
+    metrics_of,
+    moved,
+    recalls,
+    shifted_values,
+    stat_of,
+    values_of,
+)
 from gapstone.drawing.confusion_picture import most_confused
 from gapstone.heads import parse
 from gapstone.statistics.compare_pairs import interval
@@ -83,6 +92,8 @@ def head_results(
     if entry["localisation"]:
         found = [one for one in done if "found" in one.arrays]
         entry["localisation"]["gt_known"] = stat_of(plan, found, lambda one: one.arrays["found"], rows=boxed)
+        if several:
+            entry["localisation"]["classes"] = _localised_classes(plan, found)
     return entry
 
 
@@ -141,6 +152,21 @@ def _localisation(facts: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         **{key: None if None in values else _stat(values) for key, values in shares.items()},
         "thresholds": {key: None if None in values else values for key, values in thresholds.items()},
     }
+
+
+def _localised_classes(plan: ComparisonPlan, done: Sequence[FinishedTrial]) -> list[dict[str, Any]]:
+    """Of each class with boxes, how many test images have them, and the scores of its maps over all trials."""
+    rows, classes = (np.concatenate([of(one) for one in done]) for of in (boxed, boxed_classes))
+    found, pointed = (np.concatenate([one.arrays[key] for one in done]) for key in ("found", "pointed"))
+    return [
+        {
+            "class": plan.prepared.labels[k],
+            "images": len(np.unique(rows[classes == k])),
+            "gt_known": float(found[classes == k].mean()),
+            "pointing": float(pointed[classes == k].mean()),
+        }
+        for k in np.unique(classes).tolist()
+    ]
 
 
 def _stat(values: list[float], within: tuple[float, float] = SHARE) -> dict[str, Any]:

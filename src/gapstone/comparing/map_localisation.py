@@ -1,7 +1,8 @@
 """Localisation scores of a trained model against object boxes, for the map of each image's *true* class.
 
-map of the true class, minus the mean of all classes' as pictures show it → upsampled to the original image
-→ scored by gapstone.localisation.scores
+map of the true class as pictures show it → upsampled to the original image → scored by gapstone.localisation.scores
+
+With several labels per image each of its classes that has boxes is scored by itself, on its own map (decision 41).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapstone.comparing.boxed_images import BoxedImages, among
+from gapstone.comparing.boxed_images import BoxedImages, among, number_of_images
 from gapstone.comparing.predictor import Predictor
 from gapstone.drawing.upsample import upsample
 from gapstone.localisation.box_baselines import centre_box
@@ -19,7 +20,8 @@ from gapstone.localisation.cam_boxes import PAPER, box
 from gapstone.localisation.iou import boxes_of, ious
 from gapstone.localisation.pointing import inside
 from gapstone.localisation.scores import MIDDLE, Localisation
-from gapstone.maps.explanation import MEAN_OF_CLASSES
+from gapstone.maps.explanation import MEAN_OF_CLASSES, Explanation
+from gapstone.statistics.labels import is_multi_label
 from gapstone.training.loop import Rows
 
 ENOUGH = 10
@@ -40,21 +42,22 @@ def localisation(
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
     """Score the model's maps on the test images that have boxes.
 
-    Images with a longer side above 1024 px are scored on a grid of 1024, and their boxes are scaled; the 15 px of the
-    pointing game are pixels of that grid.
+    A picture is an image and one of its classes that has boxes. Images with a longer side above 1024 px are scored on a
+    grid of 1024, and their boxes are scaled; the 15 px of the pointing game are pixels of that grid.
 
     Scores are shares, 0…1: `gt_known` at 20 % of the maximum and IoU 0.5, `gt_known_30`, `gt_known_70` at those IoUs;
-    `top1`, `top5` (as `gt_known`, and the class is among the first predictions); `tuned` (GT-known at the best
-    threshold of the validation images, if at least 10 of them have boxes); `max_box_acc`, `max_box_acc_v2` (thresholds
+    `top1`, `top5` (as `gt_known`, and the class is among the first predictions; with several labels per image `top1`
+    asks that it is answered, and there is no `top5`); `tuned` (GT-known at the best threshold of the validation images,
+    if at least 10 of them have boxes); `max_box_acc`, `max_box_acc_v2` (thresholds
     chosen on the test images themselves: optimistic); `pointing`, and `pointing_15` with a tolerance of 15 px;
     `energy`. `without_evidence` counts images whose map is nowhere positive.
 
     Returns:
-        The scores, None if no test image has boxes or the head has no maps of its own; and `found`: for each such
-        image, whether its box was found (at 20 % of the maximum, with an IoU of 0.5). The heads are compared on
-        `found`.
+        The scores, None if no test image has boxes or the head has no maps of its own; and for each picture `found`:
+        whether a box was found (at 20 % of the maximum, with an IoU of 0.5), on which the heads are compared, and
+        `pointed`: whether the highest point lies in a box.
     """
-    tested = among(objects, test)
+    tested, several = among(objects, test), is_multi_label(predictor.labels)
     total, hits = _empty(), []
     for image, values, rank in _maps(predictor, tested):
         boxes = image.scaled()[2]
@@ -66,11 +69,11 @@ def localisation(
     scores = total.result()
     facts = {
         "pictures": scores.pictures,
-        "reference": MEAN_OF_CLASSES,
+        "reference": None if several else MEAN_OF_CLASSES,
         "without_evidence": scores.without_evidence,
         **{key: scores.paper.known[v] for v, key in KNOWN.items()},
         "top1": scores.paper.top1,
-        "top5": scores.paper.top5,
+        "top5": None if several else scores.paper.top5,
         "max_box_acc": scores.max_box_acc.accuracy,
         "max_box_acc_threshold": scores.max_box_acc.threshold,
         "max_box_acc_v2": scores.max_box_acc_v2,
@@ -80,13 +83,13 @@ def localisation(
         "energy": scores.energy,
     }
     validated = among(objects, validation)
-    if len(validated) >= ENOUGH:
+    if number_of_images(validated) >= ENOUGH:
         validation_total = _empty()
         for image, values, rank in _maps(predictor, validated):
             validation_total.add(values, image.scaled()[2], rank=rank)
         threshold = validation_total.result().max_box_acc.threshold
         facts |= {"tuned": total.fixed(threshold).known[MIDDLE], "tuned_threshold": threshold}
-    return facts, {"found": np.array(hits)}
+    return facts, {"found": np.array(hits), "pointed": np.array(total.pointing_hits[0.0], bool)}
 
 
 def _empty() -> Localisation:
@@ -96,25 +99,43 @@ def _empty() -> Localisation:
 def _maps(
     predictor: Predictor, objects: Sequence[BoxedImages]
 ) -> Iterator[tuple[BoxedImages, NDArray[np.float32], int]]:
-    """Yield each image, the map of its true class on its grid, and the rank of that class, 1 for the predicted one."""
-    for start in range(0, len(objects), predictor.batch_size):
-        batch = objects[start : start + predictor.batch_size]
-        rows = np.array([image.row for image in batch])
-        labels = torch.from_numpy(np.asarray(predictor.labels[rows], np.int64))[:, None]
-        explained = predictor.explain(rows, labels)
+    """Yield each of `objects`, the map of its class on its grid, and the rank of that class: 1 if it is answered."""
+    of_image: dict[int, list[BoxedImages]] = {}
+    for one in objects:
+        of_image.setdefault(one.row, []).append(one)
+    rows = np.array(list(of_image), np.int64)
+    for start in range(0, len(rows), predictor.batch_size):
+        batch = rows[start : start + predictor.batch_size]
+        boxed = [of_image[row] for row in batch.tolist()]
+        explained = predictor.explain(batch, _classes(boxed))
         if explained is None:
             return
-        explained, labels = explained.shown(), labels.to(explained.maps.device)
-        maps = explained.maps[:, 0].float().cpu().numpy()
-        order = explained.logits.argsort(dim=1, descending=True, stable=True)
-        ranks = (order == labels).int().argmax(1) + 1
-        for image, values, rank in zip(batch, maps, ranks.tolist(), strict=True):
-            factor, grid, _ = image.scaled()
-            scale, origin = predictor.preprocessing.seen(*image.size)
-            on_grid = explained.placement.within(
-                (origin[0] * factor, origin[1] * factor), (scale[0] * factor, scale[1] * factor)
-            )
-            yield image, upsample(values, on_grid, grid), rank
+        explained = explained.shown()
+        maps, ranks = explained.maps.float().cpu().numpy(), _ranks(explained)
+        for i, image in enumerate(boxed):
+            for place, one in enumerate(image):
+                factor, grid, _ = one.scaled()
+                scale, origin = predictor.preprocessing.seen(*one.size)
+                on_grid = explained.placement.within(
+                    (origin[0] * factor, origin[1] * factor), (scale[0] * factor, scale[1] * factor)
+                )
+                yield one, upsample(maps[i, place], on_grid, grid), int(ranks[i, one.label])
+
+
+def _classes(boxed: Sequence[Sequence[BoxedImages]]) -> torch.Tensor:
+    """(N, k): the classes of each image that have boxes; the last one again where others have more."""
+    most = max(map(len, boxed))
+    return torch.tensor([[image[min(place, len(image) - 1)].label for place in range(most)] for image in boxed])
+
+
+def _ranks(explained: Explanation) -> NDArray[np.int64]:
+    """(N, K): the rank of each class, from 1; with several labels 1 for those answered, and 2 for all others."""
+    logits = explained.logits
+    if explained.multi_label:
+        ranks = 2 - (logits >= 0).long()
+    else:
+        ranks = logits.argsort(dim=1, descending=True, stable=True).argsort(dim=1) + 1
+    return np.asarray(ranks.cpu().numpy(), np.int64)
 
 
 def baselines(objects: Sequence[BoxedImages]) -> list[dict[str, Any]]:

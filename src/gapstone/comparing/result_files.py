@@ -70,13 +70,13 @@ def write_pictures(
 
 
 def _boxes_shown(plan: ComparisonPlan, rows: Rows) -> NDArray[np.float64]:
-    """(B, 5): the index of the box's image in `rows`, then (x0, y0, x1, y1) in pixels of the network's input."""
+    """(B, 6): the index of the box's image in `rows`, (x0, y0, x1, y1) in pixels of the network's input, its class."""
     boxes, indices = [], {int(row): index for index, row in enumerate(rows)}
     for image in among(plan.objects or (), rows):
         (down, right), (top, left) = plan.prepared.preprocessing.seen(*image.size)
         edges = (np.asarray(image.boxes) - (left, top, left, top)) / (right, down, right, down)
-        boxes += [[indices[image.row], *edge] for edge in edges.tolist()]
-    return np.asarray(boxes, np.float64).reshape(-1, 5)
+        boxes += [[indices[image.row], *edge, image.label] for edge in edges.tolist()]
+    return np.asarray(boxes, np.float64).reshape(-1, 6)
 
 
 def _shown_seed(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]]) -> int:

@@ -11,26 +11,32 @@ from gapstone.console.formatting import count_noun
 from gapstone.statistics.by_group import Groups, groups_of_classes, too_few
 from gapstone.statistics.labels import Labels
 
-NAMED, COPIES = "test group", "different test image"
-"""What is counted instead of test images, where groups are named, and where some are copies of others."""
+NAMED, COPIES, ITSELF = "test group", "different test image", "test image"
+"""What is counted instead of test images, where groups are named, and where some are copies of others; instead of
+classes with boxes, the images that they are of."""
+MAP = "map"
+"""Of a class of an image."""
 
 
 def groups_of(plan: ComparisonPlan, rows: Mapping[int, NDArray[np.int64]], by_class: bool = False) -> Groups | None:
     """Which of these images, by seed or fold, belong together; None where each is by itself.
 
-    `by_class`: every class counts the same, so that each of them needs enough groups.
+    An image that stands in `rows` several times is a group. `by_class`: every class counts the same, so that each of
+    them needs enough groups.
     """
     prepared, every = plan.prepared, np.unique(np.concatenate([np.empty(0, np.int64), *rows.values()]))
     numbers, named = prepared.groups, prepared.source.grouping is not None
-    if not len(every) or (len(np.unique(numbers[every])) == len(every) and not named):
+    copies = len(np.unique(numbers[every])) < len(every)
+    repeated = any(len(np.unique(at)) < len(at) for at in rows.values())
+    if not len(every) or not (named or copies or repeated):
         return None
-    of = {seed: numbers[at] for seed, at in rows.items()}
+    of, counted = {seed: numbers[at] for seed, at in rows.items()}, MAP if repeated else "image"
     if not named:
-        return Groups(of, COPIES)
+        return Groups(of, COPIES if copies else ITSELF, member=counted)
     labels = prepared.store.labels[every] if by_class else None
     few = too_few(numbers[every], labels)
     more = "Add groups." if plan.request.folds else "Add groups, or test all there are: --folds 5."
-    return Groups(of, NAMED, few and f"{few} {more}")
+    return Groups(of, NAMED, few and f"{few} {more}", counted)
 
 
 def groups_counted(plan: ComparisonPlan, tested: NDArray[np.int64], by_class: bool) -> dict[str, Any] | None:

@@ -43,8 +43,13 @@ def moved(one: FinishedTrial) -> Rows:
 
 
 def boxed(one: FinishedTrial) -> Rows:
-    """Those whose maps are scored against boxes."""
+    """Those whose maps are scored against boxes, each as often as it has classes with boxes."""
     return np.asarray([image.row for image in among(one.trial.objects or (), tested(one))], np.int64)
+
+
+def boxed_classes(one: FinishedTrial) -> Rows:
+    """The numbers of these classes."""
+    return np.asarray([image.label for image in among(one.trial.objects or (), tested(one))], np.int64)
 
 
 def metrics_of(plan: ComparisonPlan) -> list[Metric]:
@@ -77,8 +82,9 @@ def stat_by(
 ) -> dict[str, Any]:
     """The same with a known number of images added, and of independent answers at most (`metrics.most_answers`)."""
     by_seed = {one.trial.seed: values(one) for one in done}
-    together = groups_of(plan, {one.trial.seed: rows(one) for one in done}, metric.by_class)
-    return share_stat(by_seed, CONFIDENCE, _folds(plan, by_seed), added, metric.unit, together, most, metric.by_tails)
+    at = {one.trial.seed: rows(one) for one in done}
+    together, folds = groups_of(plan, at, metric.by_class), _folds(plan, at)
+    return share_stat(by_seed, CONFIDENCE, folds, added, metric.unit, together, most, metric.by_tails)
 
 
 def values_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:
@@ -158,14 +164,13 @@ def pairs_of(
         return []
     scores = {head: {trial.trial.seed: correct(trial) for trial in trials} for head, trials in done.items() if trials}
     added = agreement_of(plan, [one for trials in done.values() for one in trials], metric, rows)
-    folds = _folds(plan, {number: values for by_number in scores.values() for number, values in by_number.items()})
     at = {one.trial.seed: rows(one) for trials in done.values() for one in trials}
     return compare_pairs(
         scores,
         plan.baseline,
         metric.unit,
         confidence=CONFIDENCE,
-        folds=folds,
+        folds=_folds(plan, at),
         look=look,
         agreement=added,
         groups=groups_of(plan, at, metric.by_class),
@@ -173,8 +178,8 @@ def pairs_of(
     )
 
 
-def _folds(plan: ComparisonPlan, values: Mapping[int, NDArray[Any]]) -> dict[int, tuple[int, int]] | None:
-    """Of each fold, the numbers of training images and of test images in `values`; None with seeds."""
+def _folds(plan: ComparisonPlan, rows: Mapping[int, Rows]) -> dict[int, tuple[int, int]] | None:
+    """Of each fold, the numbers of training images and of test images in `rows`; None with seeds."""
     if not plan.request.folds:
         return None
-    return {number: (len(plan.prepared.splits[number].train), len(found)) for number, found in values.items()}
+    return {number: (len(plan.prepared.splits[number].train), len(np.unique(at))) for number, at in rows.items()}

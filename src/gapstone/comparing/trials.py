@@ -137,6 +137,8 @@ class Trial:
         reads = parse(self.head).reads
         if self.objects is not None:  # maps were scored as they are before, not minus the mean of all classes'
             facts["scored maps"] = "shown"
+            if not self.multi_label:  # each box was of its image's class before
+                facts["objects"] = [image[:3] for image in self.objects]
         if not reads.maps_alone:  # these had no maps before
             facts["maps"] = "of tokens"
         if self.quick:  # trials from before there was --quick keep their ids

@@ -28,12 +28,12 @@ class ObjectBoxes:
 
     ```python
     objects = read_objects(Path("boxes.csv"), source, [info.size for info in scan(source).facts])
-    objects.boxes[7]                    # ((317.0, 265.0, 556.0, 342.0),): the boxes of source.items[7]
+    objects.boxes[7, 2]            # ((317.0, 265.0, 556.0, 342.0),): of source.items[7] and source.classes[2]
     ```
     """
 
-    boxes: dict[int, tuple[Box, ...]]
-    """By item number; only boxes of the image's own class."""
+    boxes: dict[tuple[int, int], tuple[Box, ...]]
+    """By number of the item and of the class; only boxes of classes that the image has."""
     others: int
     """Number of rows of another class than their image's."""
     strangers: int
@@ -57,12 +57,13 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
     """Read the table of boxes.
 
     A path is looked up in the table's folder, then in DATA, then among the images' names. A box without a class is of
-    its image's class. A box that reaches beyond its image is clipped. `sizes` are the (width, height) of every item, as
-    in `Scan.facts`; (0, 0) if it is unreadable.
+    its image's only class. A box that reaches beyond its image is clipped. `sizes` are the (width, height) of every
+    item, as in `Scan.facts`; (0, 0) if it is unreadable.
 
     Raises:
         DataError: the message names the line: missing columns, no number, an empty box, a box outside its image, an
-            image of another size than width and height say, an unknown class, or no path at all that is in DATA.
+            image of another size than width and height say, an unknown class, no class where the image has several,
+            or no path at all that is in DATA.
     """
     what = f"--boxes {display(path)!r}"
     rows = read_rows(what, path)
@@ -75,7 +76,7 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
         )
     column_of = {name: columns.index(name) for name in KNOWN if name in columns}
     find = _Finder(path, source)
-    boxes: dict[int, list[Box]] = {}
+    boxes: dict[tuple[int, int], list[Box]] = {}
     others = count = 0
     strangers: list[str] = []
     for line, cells in below_header(what, rows):
@@ -87,19 +88,19 @@ def read_objects(path: Path, source: Source, sizes: Sequence[tuple[int, int]]) -
         if item is None:
             strangers.append(values["path"])
             continue
-        label = _label(where, values.get("class", ""), source)
+        label = _label(where, values.get("class", ""), item, source)
         box = _clip(where, box, values, sizes[item])
-        if label is not None and label not in source.items[item].labels:
+        if label not in source.items[item].labels:
             others += 1
         else:
-            boxes.setdefault(item, []).append(box)
+            boxes.setdefault((item, label), []).append(box)
     if len(strangers) == count:
         raise DataError(
             f"{what}: none of its {count:,} rows is of an image in DATA {display(source.given)!r}. The first is "
             f"{display(strangers[0])!r}; a path is relative to the table's folder or to DATA, whose first image is "
             f"{source.items[0].name!r}."
         )
-    return ObjectBoxes({item: tuple(boxes[item]) for item in sorted(boxes)}, others, len(strangers))
+    return ObjectBoxes({key: tuple(boxes[key]) for key in sorted(boxes)}, others, len(strangers))
 
 
 class _Finder:
@@ -171,9 +172,17 @@ def _clip(where: str, box: Box, values: dict[str, str], size: tuple[int, int]) -
     return clipped
 
 
-def _label(where: str, name: str, source: Source) -> int | None:
+def _label(where: str, name: str, item: int, source: Source) -> int:
+    """The number of the class of that name, or where there is none of the item's only class; −1 if it has no class."""
     if not name:
-        return None
+        labels = source.items[item].labels
+        if len(labels) > 1:
+            own = ", ".join(source.classes[k] for k in labels)
+            raise DataError(
+                f"{where}: the picture has several classes ({own}), and nothing says whose this box is; name it in a "
+                "column class."
+            )
+        return labels[0] if labels else -1
     for written in (name, cell(name)):
         if (shown := display(composed(written))) in source.classes:
             return source.classes.index(shown)

@@ -33,6 +33,8 @@ class Groups:
     """What is counted instead of images."""
     refused: str | None = None
     """A sentence, where there are too few for any interval (`too_few`)."""
+    member: str = "image"
+    """What there may be several of in a group."""
 
     def at(self, number: int) -> NDArray[np.integer] | None:
         """Those of a seed or fold; None where every image is by itself."""

@@ -373,7 +373,7 @@ def _method(estimate: Estimate | None, pair: HeadPair, family: Family) -> str:
     images = len(family.groups.of[pair.both[0]])
     return (
         f"crossed seed × group variance, {repeats} seeds × {count_noun(estimate.error.images, family.groups.noun)} of "
-        f"{count_noun(images, 'image')}, Behrens–Fisher with {freedom} between seeds; Holm over heads"
+        f"{count_noun(images, family.groups.member)}, Behrens–Fisher with {freedom} between seeds; Holm over heads"
     )
 
 

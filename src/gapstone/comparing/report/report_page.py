@@ -87,6 +87,7 @@ def fill(
         "scale": _forest(results["pairs"]),
         "shift_scale": _forest(results["shift_pairs"]),
         "localisation_scale": _forest(results["localisation_pairs"]),
+        "localised_classes": _localised_classes(heads),
         "tuned": any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         "dumbbells": _dumbbells(heads),
         "several": several,
@@ -133,6 +134,20 @@ def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for i, head in enumerate(results["heads"])
     ]
+
+
+def _localised_classes(heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each class with boxes, with several labels per image, and at the end the mean of the classes."""
+    shown = [head["localisation"]["classes"] for head in heads if (head["localisation"] or {}).get("classes")]
+    rows: list[dict[str, Any]] = [
+        {"label": entries[0]["class"], "images": entries[0]["images"], "cells": entries}
+        for entries in zip(*shown, strict=True)
+    ]
+    if rows:
+        keys = ("gt_known", "pointing")
+        means = [{key: sum(entry[key] for entry in entries) / len(entries) for key in keys} for entries in shown]
+        rows.append({"label": None, "images": None, "cells": means})
+    return rows
 
 
 def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> dict[str, Any] | None:

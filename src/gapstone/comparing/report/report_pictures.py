@@ -74,6 +74,8 @@ class Map:
     bias: float
     positive: float
     """Sum of the positive contributions; 0: no positive evidence for the class."""
+    boxes: Sequence[Area] = ()
+    """The object boxes; with several labels those of its class."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def _maps(
                 probability=float(probabilities[k]),
                 bias=float(arrays[f"bias_{head}"][image, k]),
                 positive=float(maps[k].clip(0).sum()),
+                boxes=_boxes(arrays, image, k if several else None),
             )
             for k, role in chosen[image, head]
         ]
@@ -234,11 +237,12 @@ def placed(maps: Array, stride_and_start: Array | None, size: Sequence[int]) -> 
     return wider, Area(left * across, top * down, (right - left) * across, (bottom - top) * down)
 
 
-def _boxes(arrays: dict[str, Array], image: int) -> list[Area]:
-    """The boxes of an image, clipped to it."""
-    boxes = arrays.get("boxes", np.zeros((0, 5)))
+def _boxes(arrays: dict[str, Array], image: int, k: int | None = None) -> list[Area]:
+    """The boxes of an image, or of one of its classes, clipped to it."""
+    boxes = arrays.get("boxes", np.zeros((0, 6)))
     height, width = arrays["images"].shape[1:3]
-    edges = (boxes[boxes[:, 0] == image, 1:] * 100 / [width, height, width, height]).clip(0, 100)
+    chosen = boxes[(boxes[:, 0] == image) if k is None else (boxes[:, 0] == image) & (boxes[:, 5] == k)]
+    edges = (chosen[:, 1:5] * 100 / [width, height, width, height]).clip(0, 100)
     areas = (Area(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in edges.tolist())
     return [area for area in areas if area.width and area.height]
 

@@ -138,10 +138,10 @@ def _verdict(pair: dict[str, Any]) -> str:
 def _localised(results: dict[str, Any], console: Console) -> None:
     """Print the localisation scores of each head; the boxes that ignore the image stand below."""
     heads = [head for head in results["heads"] if head["localisation"]]
-    tuned = any(head["localisation"]["tuned"] for head in heads)
+    tuned, several = any(head["localisation"]["tuned"] for head in heads), results["data"].get("multi_label", False)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    table.add_column("localisation", overflow="fold", min_width=6)
-    for name in ("GT-known", *(["tuned"] if tuned else []), "top-1", "pointing", "energy"):
+    table.add_column("maps of", overflow="fold", min_width=9)
+    for name in ("GT-known", *(["tuned"] if tuned else []), "answered" if several else "top-1", "pointing", "energy"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("against " + results["settings"]["baseline"])
     verdicts = {pair["a"]: _verdict(pair) for pair in results["localisation_pairs"]}
@@ -161,17 +161,21 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     console.print()
     console.print(table)
     console.print()
+    images = count_noun(results["localisation"]["pictures"], "test image")
     notes = [
-        f"In % of {count_noun(results['localisation']['pictures'], 'test image')} with boxes.",
+        f"In % of the {results['localisation']['maps']:,} maps of classes with boxes, in {images}."
+        if several
+        else f"In % of {images} with boxes.",
         "GT-known localisation: the box around what is above 20 % of the true class's map has an IoU of at least 0.5"
         + ("; tuned: at the validation images' best threshold." if tuned else "."),
-        "top-1: and the prediction is correct. pointing: the map's highest point lies in a box. energy: share of the "
-        "positive evidence inside the boxes. Maps are minus the mean of all classes'. In brackets: difference in "
-        "percentage points.",
+        "answered: and the class is answered." if several else "top-1: and the prediction is correct.",
+        "pointing: the map's highest point lies in a box. energy: share of the positive evidence inside the boxes.",
+        "" if several else "Maps are minus the mean of all classes'.",
+        "In brackets: difference in percentage points.",
     ]
     if not all(head["localisation"]["additive"] for head in heads):
         notes.append("*: the map does not add up to the logit.")
-    console.print(_text(" ".join(notes), "dim"))
+    console.print(_text(" ".join(filter(None, notes)), "dim"))
 
 
 def _failed(results: dict[str, Any], console: Console) -> None:

@@ -11,8 +11,8 @@ from gapstone.comparing import run_comparison
 from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_pass import run_feature_pass
 from gapstone.comparing.finished_trials import by_head, missing
-from gapstone.comparing.labelled_subset import labelled_subset
-from gapstone.comparing.learning_curve import curve_results, labelled, overtaking, parse_curve
+from gapstone.comparing.labelled_subset import labelled_share, labelled_subset
+from gapstone.comparing.learning_curve import IN_ALL, curve_results, labelled, overtaking, parse_curve
 from gapstone.comparing.plan import plan_comparison
 from gapstone.comparing.trial_files import read
 from gapstone.comparing.trials import run
@@ -60,6 +60,36 @@ def test_as_many_are_for_validation_as_of_all_images():
         assert [len(part) for part in chosen] == [per_class - held, held]
     nothing_held = labelled_subset(train, validation[:0], labels, 30, seed=0)
     assert [len(part) for part in nothing_held] == [30, 0]
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_parts_of_images_with_several_labels_are_nested_and_have_each_classs_share(grouped):
+    rng = np.random.default_rng(0)
+    shares = np.array([0.6, 0.3, 0.1, 0.03])
+    labels = rng.random((660, 4)) < shares
+    groups = np.arange(660) // 3 if grouped else None
+    rows = rng.permutation(660 // 3)[:, None] * 3 + np.arange(3)
+    train, validation = np.sort(rows[:180].ravel()), np.sort(rows[180:].ravel())
+    before: tuple[set[int], set[int]] = (set(), set())
+    for count in (1, 2, 7, 30, 100, 101, 333, 660, 1000):
+        chosen = labelled_share(train, validation, labels, count, 3, groups)
+        assert sum(map(len, chosen)) == min(count, 660)
+        assert len(chosen[1]) == min(round(count * 120 / 660), 120) or count == 2
+        assert set(chosen[0]) <= set(train)
+        assert set(chosen[1]) <= set(validation)
+        assert all(small <= set(large) for small, large in zip(before, chosen, strict=True))
+        if count >= 30 and not grouped:  # at random, 100 images miss the most frequent class by 5 and more
+            missed = np.abs(labels[chosen[0]].sum(0) - len(chosen[0]) * labels[train].mean(0))
+            assert missed.max() < 3
+            assert labels[chosen[0]].any(0).all()
+        before = set(chosen[0]), set(chosen[1])
+    assert before == (set(train), set(validation))
+    again, other = (labelled_share(train, validation, labels, 100, seed, groups) for seed in (3, 4))
+    assert np.array_equal(again[0], labelled_share(train, validation, labels, 100, 3, groups)[0])
+    assert not np.array_equal(again[0], other[0])
+    if grouped:  # at most one group of each half, or of each of its halves, is cut
+        cut = np.bincount(again[0] // 3)
+        assert ((cut > 0) & (cut < 3)).sum() <= 3
 
 
 @pytest.mark.parametrize(("text", "points"), [("5,10,30,all", (5, 10, 30)), ("100, 5,5", (5, 100)), ("1", (1,))])
@@ -134,6 +164,8 @@ def test_the_baseline_may_overtake():
     assert overtaking(pairs, "gap") == [
         "gap overtakes fc: −3.0 percentage points with 5 labelled images of each class, +2.0 with all."
     ]
+    (said,) = overtaking(pairs, "gap", IN_ALL)
+    assert said == "gap overtakes fc: −3.0 percentage points with 5 labelled images, +2.0 with all."
     assert overtaking(pairs[:2], "gap") == []
 
 

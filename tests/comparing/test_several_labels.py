@@ -20,7 +20,6 @@ from gapstone.comparing.class_results import class_results
 from gapstone.comparing.finished_trials import FinishedTrial
 from gapstone.comparing.gather_results import _objects
 from gapstone.comparing.head_results import head_results
-from gapstone.comparing.learning_curve import check_frozen
 from gapstone.comparing.map_localisation import SCORES
 from gapstone.comparing.remarks import remarks
 from gapstone.comparing.report import report_page, report_pictures, report_terminal
@@ -318,5 +317,3 @@ def test_metrics_that_the_data_do_not_have_are_refused() -> None:
     own = asked_metric(lambda labels, p: float((labels & (p > 0.5)).mean()))
     assert own is not None
     check_metric(own, empty, [np.arange(4)], 2, 1, nobody)
-    with pytest.raises(ValueError, match="--curve is not made for several labels"):
-        check_frozen("5,all", SimpleNamespace(source=SimpleNamespace(multi_label=True), frozen=True))  # type: ignore[arg-type]

@@ -76,7 +76,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="N,…,all",
-            help="On a frozen backbone, also with so many labelled images of each class: 5,10,30,100,all.",
+            help="On a frozen backbone, also with so many labelled images of each class: 5,10,30,100,all; with several "
+            "labels per image, so many in all.",
             show_default=False,
         ),
     ] = None,

@@ -38,7 +38,8 @@ class CompareRequest:
     freeze: bool = False
     """Do not train the backbone: it runs once over the images, and only heads are trained."""
     curve: str | None = None
-    """Numbers of labelled images of each class that accuracy is measured at, too: "5,10,30,100,all"."""
+    """Numbers of labelled images of each class that accuracy is measured at, too: "5,10,30,100,all"; of images in all,
+    where they have several labels."""
     finetune: bool = False
     """Train a backbone further that has trained weights, which is frozen otherwise."""
     quick: bool = False

@@ -18,7 +18,7 @@ from gapstone.comparing import predictions_file, result_files
 from gapstone.comparing.boxed_images import among, number_of_images
 from gapstone.comparing.finished_trials import FinishedTrial, by_head
 from gapstone.comparing.head_results import head_results
-from gapstone.comparing.learning_curve import curve_results, labelled
+from gapstone.comparing.learning_curve import IN_ALL, OF_EACH_CLASS, curve_results, labelled
 from gapstone.comparing.map_localisation import baselines
 from gapstone.comparing.plan import ComparisonPlan
 from gapstone.comparing.remarks import remarks
@@ -27,11 +27,13 @@ from gapstone.comparing.tested_values import (
     CONFIDENCE,
     agreement_of,
     boxed,
+    labels_of,
     mean_of,
     metrics_of,
     moved,
     pairs_of,
     shifted_values,
+    tested,
     values_of,
 )
 from gapstone.comparing.trials import Trial
@@ -42,6 +44,7 @@ from gapstone.runtime.environment import installed, processor
 from gapstone.statistics import multi_label
 from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.labels import class_counts
+from gapstone.statistics.metrics import most_answers
 from gapstone.storage.sealed_json import digests, write_sealed
 
 SCHEMA = 5
@@ -66,7 +69,7 @@ def gather(
     metric, chosen = plan.metric
     by_moved = metric.moved_by(plan.multi_label)
     prepared, folds = plan.prepared, plan.request.folds
-    tested = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
+    rows = np.concatenate([split.test for split in prepared.splits]) if folds else prepared.splits[0].test
     pictures, worst = worst_images(plan, done)
     shifted = {head: [trial for trial in trials if "shifted" in trial.arrays] for head, trials in done.items()}
     localised = {head: [trial for trial in trials if "found" in trial.arrays] for head, trials in done.items()}
@@ -75,7 +78,7 @@ def gather(
         "gapstone": gapstone.__version__,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
-        "data": _data(plan, tested),
+        "data": _data(plan, rows),
         "settings": _settings(plan) | {"look": look, "metric": metric.name, "shift_metric": by_moved.name},
         "metrics": [one.to_json() for one in metrics_of(plan)],
         "machine": machine(prepared.device),
@@ -89,7 +92,7 @@ def gather(
         ),
         "pairs": pairs_of(plan, done, partial(values_of, plan, metric), look, metric),
         "shift_pairs": pairs_of(plan, shifted, partial(shifted_values, plan, metric), look, by_moved, moved),
-        "localisation": _objects(plan, tested),
+        "localisation": _objects(plan, rows),
         "localisation_pairs": pairs_of(plan, localised, lambda one: np.asarray(one.arrays["found"]), look, rows=boxed),
         "trials": [_trial(trial, done[trial.head], failed) for trial in plan.trials],
         "worst": worst,
@@ -207,7 +210,15 @@ def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]
     points = list(zip([*plan.curve, None], map(labelled, trials), strict=True))
     added = agreement_of(plan, whole, metric)
     groups = groups_of(plan, {one.trial.seed: one.trial.test for one in whole}, metric.by_class)
-    return curve_results(points, values, plan.baseline, metric.unit, CONFIDENCE, look, added, groups)
+    most = most_answers(metric, labels_of(plan, whole, tested), added) if whole else None
+    of = IN_ALL if plan.multi_label else OF_EACH_CLASS
+    by = plan.baseline, metric.unit, CONFIDENCE
+    entry = curve_results(points, values, *by, look, added, groups, most, metric.by_tails, of)
+    if plan.multi_label:
+        there = plan.prepared.store.labels
+        for point, trial in zip(entry["points"], trials, strict=True):
+            point["unseen"] = int((~there[trial.train].any(0)).sum())
+    return entry
 
 
 def _trial(trial: Trial, done: Sequence[FinishedTrial], failed: dict[str, str]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class ComparisonPlan:
     caution: str | None = None
     """A warning about the accuracies, for their readers."""
     curve: dict[int, tuple[Trial, ...]] = field(default_factory=dict)
-    """Trials with part of the labelled images, by how many of each class (gapstone.comparing.learning_curve)."""
+    """Trials with part of the labelled images, by how many (gapstone.comparing.learning_curve)."""
     left_out: tuple[str, ...] = ()
     """Sentences about heads that are the same function as another."""
 

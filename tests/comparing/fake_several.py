@@ -10,7 +10,7 @@ import torch
 
 from gapstone.comparing import trial_measures
 from gapstone.comparing.finished_trials import FinishedTrial
-from gapstone.comparing.gather_results import _of_several as data_of_several
+from gapstone.comparing.gather_results import _of_multi_label as data_of_several
 from gapstone.comparing.head_results import head_results
 from gapstone.comparing.plan import ComparisonPlan
 from gapstone.comparing.remarks import remarks
@@ -140,7 +140,7 @@ def gathered(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], classes
     metric = plan.metric[0]
     labels, split = plan.prepared.store.labels, plan.prepared.splits[0]
     parts = {"train": split.train, "test": split.test}
-    moved = metric.moved_by(several=True)
+    moved = metric.moved_by(multi_label=True)
     heads, seeds = list(plan.request.heads), len(next(iter(done.values())))
     counts = {name: class_counts(labels[rows], len(classes)).tolist() for name, rows in parts.items()}
     data = fake_results._data(classes, len(split.test), 32, 3) | {"train": len(split.train), "counts": counts}

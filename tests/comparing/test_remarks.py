@@ -105,6 +105,6 @@ def test_progress_says_what_it_shows():
     from gapstone.evaluating.train_model import _validation_text
 
     history = History(validation_accuracy=[0.25, 0.5], validation_loss=[0.7, 0.6543])
-    assert _validation_text(history, several=False) == "validation accuracy 50.0 %"
-    assert _validation_text(history, several=True) == "validation loss 0.654"
-    assert _validation_text(History(), several=False) == _validation_text(History(), several=True) == ""
+    assert _validation_text(history, multi_label=False) == "validation accuracy 50.0 %"
+    assert _validation_text(history, multi_label=True) == "validation loss 0.654"
+    assert _validation_text(History(), multi_label=False) == _validation_text(History(), multi_label=True) == ""

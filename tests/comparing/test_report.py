@@ -536,7 +536,7 @@ def test_accuracy_against_labelled_images_and_what_was_chosen(
     save(tmp_path, results | {"curve": curve, "settings": settings, "trials": trials, "files": {}})
     page = Page(report_page.write(tmp_path).read_text("utf-8"))
     assert curve["findings"][0] in page.text
-    assert "Images of each class 5 30 all" in page.text
+    assert "Labelled images of each class 5 30 all" in page.text
     assert f"adjusted for {3 * (len(heads) - 1)} comparisons" in page.text
     assert "rates 0.3, 3.0; decays 0.0, 0.0001" in page.text
     assert "fc 0.3, 3, 3, 0.3, 3 0.0005, 0.0005, 0.0005, 0.0005, 0.0005 17, 17, 17, 17, 17" in page.text

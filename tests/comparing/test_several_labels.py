@@ -236,9 +236,9 @@ def test_the_page_has_classes_instead_of_confusion(made: tuple[dict[str, Any], P
 
 def test_shown_maps_are_of_true_classes_then_of_false_answers() -> None:
     logits = np.array([2.0, -1.0, 1.0, -3.0, 0.5])
-    assert _classes(logits, [1, 0], several=True) == [(0, "found"), (1, "missed"), (2, "answered falsely")]
-    assert _classes(-np.abs(logits), [], several=True) == [(4, "not answered")]
-    assert _classes(logits, [1], several=False) == [(1, "true"), (0, "prediction")]
+    assert _classes(logits, [1, 0], multi_label=True) == [(0, "found"), (1, "missed"), (2, "answered falsely")]
+    assert _classes(-np.abs(logits), [], multi_label=True) == [(4, "not answered")]
+    assert _classes(logits, [1], multi_label=False) == [(1, "true"), (0, "prediction")]
 
 
 def test_shown_images_have_the_classes_that_were_shown_least() -> None:

@@ -17,7 +17,7 @@ from gapstone.evaluating import evaluation
 from gapstone.evaluating.evaluate import evaluate
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.measured import Answered
-from gapstone.evaluating.several_answers import remarks_on, shown_classes, without_any
+from gapstone.evaluating.multi_label_answers import remarks_on, shown_classes, without_any
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.trained_on import NOTHING
 from tests.schemas import check_refuses_damage

@@ -21,7 +21,7 @@ from gapstone.statistics.metrics import (
     most_answers,
     shown_metrics,
 )
-from gapstone.statistics.multi_label import balanced, counted
+from gapstone.statistics.multi_label_metrics import balanced, counted
 from gapstone.statistics.temperature import best_temperature
 from gapstone.statistics.unit import BRIER_OF_CLASS
 
@@ -78,13 +78,13 @@ def predicted(seed: int, images: int = IMAGES) -> tuple[Any, Any]:
 
 def test_every_metric_has_an_oracle() -> None:
     assert ORACLES.keys() == set(MULTI_LABEL)
-    assert shown_metrics(MULTI_LABEL["auroc"], 3, several=True)[0].name == "auroc"
+    assert shown_metrics(MULTI_LABEL["auroc"], 3, multi_label=True)[0].name == "auroc"
 
 
 @pytest.mark.parametrize("name", ORACLES)
 def test_the_mean_is_the_metric_and_each_value_its_derivative(name: str) -> None:
     labels, p = predicted(3)
-    found, score = find_metric(name, several=True).values(labels, p), ORACLES[name]
+    found, score = find_metric(name, multi_label=True).values(labels, p), ORACLES[name]
     exact, step = score(labels, p, np.ones(IMAGES)), 1e-4
     assert found.mean() == pytest.approx(exact, abs=1e-12)
     for i in range(0, IMAGES, 4):
@@ -117,7 +117,7 @@ def test_all_right_all_wrong_and_nothing_to_rank() -> None:
 def test_moved_images_count_by_the_share_of_their_moves() -> None:
     labels, p = predicted(1)
     right = (p >= 0.5) == labels
-    metric = MULTI_LABEL["accuracy"].moved_by(several=True)
+    metric = MULTI_LABEL["accuracy"].moved_by(multi_label=True)
     assert metric.name == "balanced_accuracy"
     assert np.allclose(MULTI_LABEL["nll"].of_moved(labels, right), metric.values(labels, p))
     assert balanced(labels, right / 2).mean() == pytest.approx(metric.values(labels, p).mean() / 2)

@@ -14,7 +14,7 @@ from gapstone.comparing.trial_measures import MOST_PROBABILITIES
 from gapstone.console.formatting import display
 from gapstone.statistics.labels import Labels, is_multi_label
 from gapstone.statistics.metrics import METRICS, MULTI_LABEL, Metric, find_metric, metric_names
-from gapstone.statistics.multi_label import counted
+from gapstone.statistics.multi_label_metrics import counted
 from gapstone.statistics.own_metric import Function, check_own, own_metric
 from gapstone.storage.paths import check_input
 
@@ -28,7 +28,7 @@ def asked_metric(asked: Asked) -> Metric | None:
     if asked is None or isinstance(asked, Metric):
         return asked
     if isinstance(asked, str) and ":" not in asked:  # whether it is for labels of this form is known with the data
-        return find_metric(asked, several=asked in MULTI_LABEL and asked not in METRICS)
+        return find_metric(asked, multi_label=asked in MULTI_LABEL and asked not in METRICS)
     return own_metric(*_loaded(asked)) if isinstance(asked, str) else own_metric(asked)
 
 
@@ -84,21 +84,21 @@ def check_metric(
         raise ValueError(
             f"--metric {metric.name} of {classes} classes is always 100 %: give one of fewer, or another metric."
         )
-    several = is_multi_label(labels)
+    multi_label = is_multi_label(labels)
     for rows in parts:
         part = labels[rows]
         where = "a fold has" if len(parts) > 1 else "there are"
-        if not several and metric.name in RANKS and len(np.unique(part)) < 2:
+        if not multi_label and metric.name in RANKS and len(np.unique(part)) < 2:
             raise ValueError(
                 f"--metric {metric.name} ranks the images of one class against those of others, and {where} test "
                 "images of one class only: take another metric."
             )
-        if several and (metric.by_class or metric.name == "micro_f1") and not counted(np.asarray(part, bool)).any():
+        if multi_label and (metric.by_class or metric.name == "micro_f1") and not counted(np.asarray(part, bool)).any():
             raise ValueError(
                 f"--metric {metric.name} needs test images with a class and some without it, and {where} none such of "
                 "any class: add images, or take --metric accuracy."
             )
-    names = metric_names(classes, several)
+    names = metric_names(classes, multi_label)
     images = max(map(len, parts))
     if images * classes > MOST_PROBABILITIES and metric.name not in names:
         raise ValueError(

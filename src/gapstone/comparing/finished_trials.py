@@ -15,7 +15,7 @@ from gapstone.comparing.trials import Trial
 from gapstone.statistics.labels import Labels, all_right, is_multi_label
 from gapstone.statistics.metric_values import Values
 from gapstone.statistics.metrics import Metric, find_metric, metric_names
-from gapstone.statistics.multi_label import Columns
+from gapstone.statistics.multi_label_metrics import Columns
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
 
 MOST_COLUMNS = 2_000_000
@@ -87,10 +87,10 @@ class FinishedTrial:
                 f"{len(labels):,} test images × {len(self.trial.labels):,} classes."
             )
         probabilities = np.exp(stored.astype(np.float64))
-        several = is_multi_label(labels)
-        names = metric_names(probabilities.shape[1], several)
+        multi_label = is_multi_label(labels)
+        names = metric_names(probabilities.shape[1], multi_label)
         # all of them are asked for, and reading the probabilities takes longest
-        every = [find_metric(name, several) for name in names] if metric.name in names else [metric]
+        every = [find_metric(name, multi_label) for name in names] if metric.name in names else [metric]
         for one in every:
             self._values[one.name], columns, self._worths[one.name] = one.measured(labels, probabilities)
             if columns is not None:

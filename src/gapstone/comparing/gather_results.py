@@ -41,7 +41,7 @@ from gapstone.comparing.verdict import sentences
 from gapstone.comparing.worst_images import worst_images
 from gapstone.images.cropping import cropping_note
 from gapstone.runtime.environment import installed, processor
-from gapstone.statistics import multi_label
+from gapstone.statistics import multi_label_metrics
 from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.labels import class_counts
 from gapstone.statistics.metrics import most_answers
@@ -129,16 +129,16 @@ def _data(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any]:
         "caution": plan.caution,
         "groups": groups_counted(plan, tested, plan.metric[0].by_class),
         "counts": {name: class_counts(labels[rows], len(prepared.labels)).tolist() for name, rows in counted.items()},
-        **_of_several(plan, counted),
+        **_of_multi_label(plan, counted),
     }
 
 
-def _of_several(plan: ComparisonPlan, parts: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
+def _of_multi_label(plan: ComparisonPlan, parts: dict[str, NDArray[np.int64]]) -> dict[str, Any]:
     """What the data say of images that have several classes, or none."""
     if not plan.multi_label:
         return {}
     labels = np.asarray(plan.prepared.store.labels, bool)
-    known = multi_label.counted(labels[parts["test"]])
+    known = multi_label_metrics.counted(labels[parts["test"]])
     return {
         "multi_label": True,
         "labels_per_image": {name: float(labels[rows].sum() / len(rows)) for name, rows in parts.items()},

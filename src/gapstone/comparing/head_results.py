@@ -52,7 +52,7 @@ def head_results(
         ],
         "ms_per_image": speed,
     }
-    facts, several = [finished.facts for finished in done], plan.multi_label
+    facts, multi_label = [finished.facts for finished in done], plan.multi_label
     first = facts[0] if facts else {}
     for key in ("parameters", "head_parameters", "macs"):
         entry[key] = first.get(key)
@@ -61,14 +61,14 @@ def head_results(
         key: [fact[key] for fact in facts]
         for key in ("train_accuracy", "generalisation_gap", "nll", "brier", "ece", "peak_memory_mb")
     }
-    if several:
+    if multi_label:
         stats["train_average_precision"] = [fact["train_average_precision"] for fact in facts]
     robust = bool(first) and first["shift"] is not None
     stats["train_seconds"] = [fact["history"]["seconds"] for fact in facts]
     entry |= {key: _stat(values, RANGES.get(key, SHARE)) for key, values in stats.items()}
     metrics = {one.name: stat_of(plan, done, partial(values_of, plan, one), one) for one in metrics_of(plan)}
     entry["test_accuracy"], entry["metrics"] = metrics["accuracy"], metrics
-    entry |= _of_classes(plan, done) if several else {"recall": recalls(plan, done)}
+    entry |= _of_classes(plan, done) if multi_label else {"recall": recalls(plan, done)}
     entry["constant"] = constant_answers(plan, done)
     entry |= _moved(plan, done if robust else [])
     if not facts:
@@ -82,17 +82,17 @@ def head_results(
             "epoch": list(range(1, len(fact["history"]["train_loss"]) + 1)),
             "train_loss": fact["history"]["train_loss"],
             "validation_accuracy": fact["history"]["validation_accuracy"],
-            **({"validation_loss": fact["history"]["validation_loss"]} if several else {}),
+            **({"validation_loss": fact["history"]["validation_loss"]} if multi_label else {}),
         }
         for fact in facts
     ]
-    entry["confusion"] = None if several else np.sum([fact["confusion"] for fact in facts], 0).tolist()
-    entry["confused"] = None if several else most_confused(entry["confusion"], plan.prepared.labels)
+    entry["confusion"] = None if multi_label else np.sum([fact["confusion"] for fact in facts], 0).tolist()
+    entry["confused"] = None if multi_label else most_confused(entry["confusion"], plan.prepared.labels)
     entry["localisation"] = _localisation(facts)
     if entry["localisation"]:
         found = [one for one in done if "found" in one.arrays]
         entry["localisation"]["gt_known"] = stat_of(plan, found, lambda one: one.arrays["found"], rows=boxed)
-        if several:
+        if multi_label:
             entry["localisation"]["classes"] = _localised_classes(plan, found)
     return entry
 

@@ -57,7 +57,7 @@ def localisation(
         whether a box was found (at 20 % of the maximum, with an IoU of 0.5), on which the heads are compared, and
         `pointed`: whether the highest point lies in a box.
     """
-    tested, several = among(objects, test), is_multi_label(predictor.labels)
+    tested, multi_label = among(objects, test), is_multi_label(predictor.labels)
     total, hits = _empty(), []
     for image, values, rank in _maps(predictor, tested):
         boxes = image.scaled()[2]
@@ -69,11 +69,11 @@ def localisation(
     scores = total.result()
     facts = {
         "pictures": scores.pictures,
-        "reference": None if several else MEAN_OF_CLASSES,
+        "reference": None if multi_label else MEAN_OF_CLASSES,
         "without_evidence": scores.without_evidence,
         **{key: scores.paper.known[v] for v, key in KNOWN.items()},
         "top1": scores.paper.top1,
-        "top5": None if several else scores.paper.top5,
+        "top5": None if multi_label else scores.paper.top5,
         "max_box_acc": scores.max_box_acc.accuracy,
         "max_box_acc_threshold": scores.max_box_acc.threshold,
         "max_box_acc_v2": scores.max_box_acc_v2,

@@ -153,7 +153,7 @@ def plan_comparison(
         choices, seeds, request.folds, log, start_progress, weights, request.mode, heads, replaceable=defaults
     )
     if training.source.multi_label and defaults:
-        request = _for_several(request, log)
+        request = _for_multi_label(request, log)
     check_frozen(request.curve, training)
     objects = boxed_images(request.boxes, training, log) if request.boxes is not None else None
     begin()
@@ -197,7 +197,7 @@ def plan_comparison(
     return plan
 
 
-def _for_several(request: CompareRequest, log: Log) -> CompareRequest:
+def _for_multi_label(request: CompareRequest, log: Log) -> CompareRequest:
     """The default heads without those that cannot answer several labels."""
     check_multi_label(request.baseline or request.heads[0])
     heads = tuple(head for head in request.heads if takes_several(head))

@@ -51,17 +51,17 @@ def _beside_guessing(data: dict[str, Any], part: str) -> tuple[str, float]:
 def unlearned(results: dict[str, Any]) -> list[str]:
     """A sentence for each head that is hardly better than guessing, on the training or the test images."""
     sentences = []
-    several = results["data"].get("multi_label", False)
+    multi_label = results["data"].get("multi_label", False)
     for head in results["heads"]:
         for part, where in (("train", "training"), ("test", "test")):
             score, guessed = _beside_guessing(results["data"], part)
-            stat = head["metrics"][score] if several and part == "test" else head[f"{part}_{score}"]
+            stat = head["metrics"][score] if multi_label and part == "test" else head[f"{part}_{score}"]
             if (value := stat["mean"]) is None or learned(value, guessed):
                 continue
             better = "no better" if value <= guessed else "hardly better"
             said = (
                 f"guessing: {100 * value:.1f} % mean average precision on the {where} images, guessing has "
-                if several
+                if multi_label
                 else f"always predicting the largest class: {100 * value:.1f} % of the {where} images, the largest "
                 "class is "
             )
@@ -77,7 +77,7 @@ def one_answer(results: dict[str, Any]) -> list[str]:
     """A sentence for each head that predicts the same for all test images, in all trials or in some."""
     sentences = []
     kind = "fold" if results["settings"]["folds"] else "seed"
-    several = results["data"].get("multi_label", False)
+    multi_label = results["data"].get("multi_label", False)
     for head in results["heads"]:
         constant: dict[tuple[str, ...], list[int]] = {}
         for trial in head.get("constant", _constant_before(head, results)):
@@ -86,7 +86,7 @@ def one_answer(results: dict[str, Any]) -> list[str]:
             always = len(seeds) == len(head["test_accuracy"]["values"])
             which = "" if always else f", {kind}{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))},"
             end = "it has learned nothing else." if always else "nothing else was learned there."
-            said = _answered(answers, several, len(results["data"]["classes"]))
+            said = _answered(answers, multi_label, len(results["data"]["classes"]))
             sentences.append(f"{head['head']}{which} {said} for every test image: {end}")
     return sentences
 
@@ -100,11 +100,11 @@ def _constant_before(head: dict[str, Any], results: dict[str, Any]) -> list[dict
     return [{"seed": seed, "answers": [label]} for seed in range(len(head["test_accuracy"]["values"]))]
 
 
-def _answered(answers: Sequence[str], several: bool, classes: int) -> str:
+def _answered(answers: Sequence[str], multi_label: bool, classes: int) -> str:
     """>>> _answered(["cat"], False, 3), _answered([], True, 3), _answered(["cat", "dog"], True, 3)
     ("predicts 'cat'", 'answers no class', "answers 'cat' and 'dog'")
     """
-    if not several:
+    if not multi_label:
         return f"predicts {answers[0]!r}"
     if not answers:
         return "answers no class"

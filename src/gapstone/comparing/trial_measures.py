@@ -22,7 +22,7 @@ from gapstone.statistics.labels import (
     log_complement,
 )
 from gapstone.statistics.metrics import find_metric, metric_names
-from gapstone.statistics.multi_label import balanced
+from gapstone.statistics.multi_label_metrics import balanced
 from gapstone.training.loop import Rows
 
 FINE = 64
@@ -103,7 +103,7 @@ def beside_training(trained: Answers, train: Labels, answers: Answers, test: Lab
     if not trained.multi_label:
         test_accuracy = float(all_right(test, answers.answer).mean())
         return {"train_accuracy": train_accuracy, "generalisation_gap": train_accuracy - test_accuracy}
-    of = find_metric("average_precision", several=True).values
+    of = find_metric("average_precision", multi_label=True).values
     before, after = (float(of(y, one.probabilities).mean()) for y, one in ((train, trained), (test, answers)))
     known = np.isfinite([before, after]).all()
     return {

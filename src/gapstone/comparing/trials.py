@@ -316,14 +316,14 @@ def train_on_cache(
 
 def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:
     """Measure a trained model: the JSON and the arrays of its trial."""
-    labels, several = predictor.labels[trial.test], trial.multi_label
-    answers = trial_measures.Answers.of(predictor.logits(trial.test), several)
+    labels, multi_label = predictor.labels[trial.test], trial.multi_label
+    answers = trial_measures.Answers.of(predictor.logits(trial.test), multi_label)
     predictions = {"test": trial.test, **answers.stored(labels)}
     right = all_right(labels, answers.answer)
     about = {"head": trial.head, "seed": trial.seed, "fold": trial.fold, "test_accuracy": float(right.mean())}
     if trial.test_only:
         return about, predictions
-    trained = trial_measures.Answers.of(predictor.logits(trial.train), several)
+    trained = trial_measures.Answers.of(predictor.logits(trial.train), multi_label)
     robustness, robustness_arrays = trial_measures.robustness(predictor, trial.robust)
     shown = trial_measures.show(predictor, trial.shown)
     scores: dict[str, Any] | None = None
@@ -342,7 +342,7 @@ def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[st
         "held": shown.pop("held"),
         "localisation": scores,
     }
-    if not several:
+    if not multi_label:
         confusion = np.zeros((len(trial.labels),) * 2, np.int64)
         np.add.at(confusion, (labels, answers.answer), 1)
         facts["confusion"] = confusion.tolist()

@@ -27,7 +27,7 @@ def worst_images(
         badly = trial.values(MULTI_LABEL["nll"], labels) if plan.multi_label else trial.arrays["confidence"]
         np.add.at(total, trial.arrays["test"][wrong], badly[wrong])
     rows = [int(row) for row in np.argsort(-total, kind="stable")[:MOST_WORST] if total[row] > 0]
-    entry_of = _of_several if plan.multi_label else _of_one
+    entry_of = _of_multi_label if plan.multi_label else _of_one
     pixels = plan.prepared.preprocessing.centre(np.asarray(plan.prepared.store.images[rows]))
     return np.asarray(pixels, np.uint8), [entry_of(plan, done, row, index) for index, row in enumerate(rows)]
 
@@ -48,7 +48,7 @@ def _of_one(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], row: int
     return entry
 
 
-def _of_several(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], row: int, index: int) -> dict[str, Any]:
+def _of_multi_label(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], row: int, index: int) -> dict[str, Any]:
     prepared = plan.prepared
     labels = prepared.store.labels
 

@@ -19,9 +19,9 @@ def print_table(converted: Converted, console: Console) -> None:
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
     table.add_row("head", before.head, after.head)
-    several = isinstance(converted.fitted.model, Classifier) and converted.fitted.model.multi_label
+    multi_label = isinstance(converted.fitted.model, Classifier) and converted.fitted.model.multi_label
     table.add_row(
-        f"{'all labels right' if several else 'test accuracy'}, {count_noun(len(converted.correct), 'image')}",
+        f"{'all labels right' if multi_label else 'test accuracy'}, {count_noun(len(converted.correct), 'image')}",
         _percent(paired.before if paired else None),
         _percent(float(converted.correct.mean())),
     )

@@ -104,10 +104,10 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
         with bars.during(f"Opening {name}"):
             models.append(open_model(name, request.weights if name in of_network else None, device))
     names = short_names([display(name) for name in request.models])
-    several = several_labels(names, [one.multi_label for one in models])
+    multi_label = several_labels(names, [one.multi_label for one in models])
     # a model of several labels per image says that DATA's may have several, too
-    source = open_source(request.data, request.group, request.group_pattern, request.multi_label or several)
-    if source.multi_label and not several:
+    source = open_source(request.data, request.group, request.group_pattern, request.multi_label or multi_label)
+    if source.multi_label and not multi_label:
         raise ValueError(
             f"DATA {display(request.data)} has several labels per image, and {few(names, quote=False)} "
             f"{'answers' if len(names) == 1 else 'answer'} one class for each: give models that were trained on "

@@ -156,11 +156,11 @@ class EvaluatedModel:
 
         Minus the mean of all classes' maps; with several labels, by which `classes` are then numbered, as they are.
         """
-        several = self.columns is not None
+        multi_label = self.columns is not None
         numbers = classes if self.columns is None else self.columns[classes].tolist()
         try:
             with eval_mode(self.model):
-                explained = explain(self.model, self.images(np.array([row])), numbers).shown(plain=several)
+                explained = explain(self.model, self.images(np.array([row])), numbers).shown(plain=multi_label)
         except (SplitError, RuntimeError):  # no last map, or calls that cannot be watched
             return None
         maps = explained.maps[0].float().cpu().numpy()

@@ -29,7 +29,7 @@ from gapstone.evaluating.evaluation_text import (
     pair_sentence,
 )
 from gapstone.evaluating.measured import NOT_MOVED, Answered, Together, Values, added_of, measures, moved, strata_of
-from gapstone.evaluating.several_answers import (
+from gapstone.evaluating.multi_label_answers import (
     about_images,
     class_entries,
     remarks_on,
@@ -84,7 +84,7 @@ def gather(
 ) -> dict[str, Any]:
     """The results, as in evaluated.json."""
     labels, classes = source.labels[tested.rows], len(source.classes)
-    counts, several = class_counts(labels, classes), source.multi_label
+    counts, multi_label = class_counts(labels, classes), source.multi_label
     metric, chosen = choose_for(asked_metric(request.metric), labels, classes)
     metrics = _metrics(metric, evaluations)
     groups = tested.counted(labels, classes, metric.by_class)
@@ -111,7 +111,7 @@ def gather(
             "left_out": tested.left_out,
             "groups": groups,
             "hash": content_digest(source, scan, tested.rows),
-            **({"multi_label": True} if several else {}),
+            **({"multi_label": True} if multi_label else {}),
         },
         "settings": {
             "metric": metric.name,
@@ -171,7 +171,7 @@ def _said_of_each(
 def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric]:
     """What decides, then all that suit the number of classes of every model."""
     classes = min(one.logits.shape[1] for one in evaluations)
-    return shown_metrics(deciding, classes, evaluations[0].answered.several)
+    return shown_metrics(deciding, classes, evaluations[0].answered.multi_label)
 
 
 def _model(
@@ -222,7 +222,7 @@ def _pairs(evaluations: Sequence[Evaluation], metric: Metric, together: Together
 
 def _of_data(one: Evaluation) -> Labels:
     """Its answers as names of its labels' texts are compared: DATA's number of the class, or −1 − its own."""
-    if one.answered.several:
+    if one.answered.multi_label:
         return one.answered.answer
     own = -1 - np.arange(one.logits.shape[1])
     own[one.classes] = np.arange(len(one.classes))
@@ -303,9 +303,10 @@ def _speeds(request: EvaluateRequest, evaluations: Sequence[Evaluation]) -> dict
 
 def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
     """The images with the largest sum of confidences in wrong answers, with several labels of losses."""
-    several, total = source.multi_label, np.zeros(len(tested.rows))
+    multi_label, total = source.multi_label, np.zeros(len(tested.rows))
     badly = [
-        one.answered.values(MULTI_LABEL["nll"]) if several else one.answered.probabilities.max(1) for one in evaluations
+        one.answered.values(MULTI_LABEL["nll"]) if multi_label else one.answered.probabilities.max(1)
+        for one in evaluations
     ]
     for one, how in zip(evaluations, badly, strict=True):
         total += np.where(one.answered.right, 0.0, how)
@@ -316,7 +317,7 @@ def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluatio
             "row": row,
             **_label(source, int(tested.rows[row])),
             "answers": [
-                worst_entry(source.classes, row, one.answered, float(how[row])) if several else _answer(one, row)
+                worst_entry(source.classes, row, one.answered, float(how[row])) if multi_label else _answer(one, row)
                 for one, how in zip(evaluations, badly, strict=True)
             ],
         }

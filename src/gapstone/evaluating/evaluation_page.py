@@ -20,7 +20,7 @@ from gapstone.evaluating.evaluated_model import map_picture
 from gapstone.evaluating.evaluated_predictions import write_predictions
 from gapstone.evaluating.evaluation import Evaluation
 from gapstone.evaluating.evaluation_table import valued
-from gapstone.evaluating.several_answers import shown_classes
+from gapstone.evaluating.multi_label_answers import shown_classes
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import write_sealed
 
@@ -46,7 +46,7 @@ def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
     environment = _environment()
     models = [_model(number, entry) for number, entry in enumerate(results["models"])]
     created = datetime.fromisoformat(results["created"])
-    metric, several = results["metrics"][0], results["data"].get("multi_label", False)
+    metric, multi_label = results["metrics"][0], results["data"].get("multi_label", False)
     page = {
         "results": results,
         "created": f"{created.day} {created:%B %Y, %H:%M}",
@@ -58,12 +58,12 @@ def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
         ],
         "scale": _forest(results["pairs"], metric),
         "by_model": {entry["name"]: entry for entry in models},
-        "several": several,
-        "charts": _charts(models, several),
+        "multi_label": multi_label,
+        "charts": _charts(models, multi_label),
         "recalls": _recalls(results, models),
-        "confusions": [] if several else [_confusion(entry, results["data"]) for entry in models],
-        "found": [(entry, found_picture(entry["by_class"])) for entry in models] if several else [],
-        "class_rows": _class_rows(models) if several else [],
+        "confusions": [] if multi_label else [_confusion(entry, results["data"]) for entry in models],
+        "found": [(entry, found_picture(entry["by_class"])) for entry in models] if multi_label else [],
+        "class_rows": _class_rows(models) if multi_label else [],
         "worst": _worst(results, evaluations),
         "marks": MARKS,
         "most_listed": MOST_LISTED,
@@ -87,10 +87,10 @@ def _model(number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
             "reliability": reliability}  # fmt: skip
 
 
-def _charts(models: Sequence[dict[str, Any]], several: bool) -> dict[str, Any]:
-    score = "balanced_accuracy" if several else "accuracy"
+def _charts(models: Sequence[dict[str, Any]], multi_label: bool) -> dict[str, Any]:
+    score = "balanced_accuracy" if multi_label else "accuracy"
     words = score.replace("_", " ")
-    axes = ("probability", "share with the class") if several else ("confidence", "accuracy")
+    axes = ("probability", "share with the class") if multi_label else ("confidence", "accuracy")
     return {
         "shift": charts.robustness(models, "shift", "pixels", score, ("moved by, in pixels", words)),
         "same": charts.robustness(
@@ -185,7 +185,7 @@ def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> lis
 
 def _looked(one: Evaluation, row: int) -> list[dict[str, Any]] | None:
     """Its maps for the class answered and the true one; with several labels, for those missed, false and found."""
-    if one.answered.several:
+    if one.answered.multi_label:
         chosen = shown_classes(one.answered, row, MOST_CLASS_MAPS)
     else:
         answer, true = int(one.answered.answer[row]), int(one.answered.labels[row])

@@ -40,7 +40,7 @@ class Answered:
 
     def __post_init__(self) -> None:
         z = self.logits.astype(np.float64)  # in place: 400 MB of 50,000 images and 1,000 classes
-        if self.several:
+        if self.multi_label:
             expit(z, out=z)
         else:
             z -= z.max(1, keepdims=True)
@@ -49,14 +49,14 @@ class Answered:
         object.__setattr__(self, "probabilities", z)
 
     @property
-    def several(self) -> bool:
+    def multi_label(self) -> bool:
         """Images may have several labels: each class is answered by itself."""
         return is_multi_label(self.labels)
 
     @property
     def answer(self) -> Labels:
         """(n,) numbers, or (n, K) bool, as the labels."""
-        return answers(self.probabilities, self.several)
+        return answers(self.probabilities, self.multi_label)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -108,7 +108,7 @@ def measures(answered: Answered, metrics: Sequence[Metric], together: Together =
     scores = calibration(answered.logits, answered.labels)
     return {
         "metrics": {metric.name: metric_stat(answered, metric, together) for metric in metrics},
-        **(_no_confusion() if answered.several else _confusion(answered, together)),
+        **(_no_confusion() if answered.multi_label else _confusion(answered, together)),
         "calibration": {**scores, "temperature": temperature, "scaled_nll": nll},
     }
 
@@ -116,7 +116,7 @@ def measures(answered: Answered, metrics: Sequence[Metric], together: Together =
 def metric_stat(answered: Answered, metric: Metric, together: Together = ALONE) -> dict[str, Any]:
     """A Stat of the metric."""
     values, labels = answered.values(metric), answered.labels
-    added = added_of([answered], metric) if answered.several else agreement(metric, labels)
+    added = added_of([answered], metric) if answered.multi_label else agreement(metric, labels)
     return stat(values, metric.unit, added, together, most_answers(metric, labels, added), strata_of(metric, labels))
 
 

@@ -138,7 +138,7 @@ class _Work:
 class _AfterEpoch:
     def __init__(self, work: _Work, epochs: int, name: str) -> None:
         self.epochs, self.done, self.progress = epochs, 0, work.bars(name)
-        self.several = work.data.source.multi_label
+        self.multi_label = work.data.source.multi_label
         self.progress(0, epochs)
         work.section.message = lambda: (
             f"Training was stopped after {self.done} of {count_noun(epochs, 'epoch')}; no model was written. The same "
@@ -147,7 +147,7 @@ class _AfterEpoch:
 
     def __call__(self, epoch: int, history: History) -> None:
         self.done = epoch
-        self.progress(epoch, self.epochs, _validation_text(history, self.several))
+        self.progress(epoch, self.epochs, _validation_text(history, self.multi_label))
 
 
 def _train_whole(work: _Work) -> _Trained:
@@ -263,7 +263,7 @@ def _remarks(data: TrainingData, split: DataSplit, results: Mapping[str, Any]) -
         yield note
 
 
-def _validation_text(history: History, several: bool) -> str:
-    if several:
+def _validation_text(history: History, multi_label: bool) -> str:
+    if multi_label:
         return f"validation loss {history.validation_loss[-1]:.3f}" if history.validation_loss else ""
     return f"validation accuracy {100 * history.validation_accuracy[-1]:.1f} %" if history.validation_accuracy else ""

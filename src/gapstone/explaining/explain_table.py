@@ -62,21 +62,21 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def _table(rows: Sequence[Row], labels: Sequence[str], request: ExplainRequest) -> Table:
-    several = "predictions" in rows[0]
-    table, names = image_table([row["name"] for row in rows], several)
+    multi_label = "predictions" in rows[0]
+    table, names = image_table([row["name"] for row in rows], multi_label)
     if request.classes is not None:
         table.add_column("asked")
     if request.threshold is not None:
-        first = "the first asked" if request.classes is not None else "the first" if several else "the prediction"
+        first = "the first asked" if request.classes is not None else "the first" if multi_label else "the prediction"
         table.add_column(f"box of {first}")
     for name, row in zip(names, rows, strict=True):
         cells = [name]
         classes = [(entry["label"], entry["probability"]) for entry in row["classes"]]
-        if request.classes is not None and several:
+        if request.classes is not None and multi_label:
             cells.append(Text(", ".join(display(labels[k]) for k in row["predictions"]) or "none"))
         elif request.classes is not None:
             cells.append(class_list([(labels[row["prediction"]], row["probability"])]))
-        cells.append(class_list(classes, several))
+        cells.append(class_list(classes, multi_label))
         if request.threshold is not None:
             cells.append(_box(row["classes"][0]))
         table.add_row(*cells)

@@ -48,7 +48,7 @@ class QuantisationCost:
     bytes_after: int
     paces: str
     """Milliseconds per image at the usual size, of both files, as text."""
-    several: bool = False
+    multi_label: bool = False
     """With several labels per image."""
 
     @property
@@ -56,7 +56,7 @@ class QuantisationCost:
         """A sentence with all numbers on accuracy."""
         before, after = (100 * right / self.images for right in (self.right_before, self.right_after))
         change = self.right_after - self.right_before
-        what = "right in all labels" if self.several else "accuracy"
+        what = "right in all labels" if self.multi_label else "accuracy"
         numbers = (
             f"{what} {before:.1f} % before, {after:.1f} % after, on {self.images:,} images ({self.lost:,} lost, "
             f"{self.won:,} won); {100 * self.same / self.images:.1f} % of the predictions are the same"
@@ -183,10 +183,10 @@ def cost(before: Path, after: Path, image_model: ImageModel, images: Images, pro
     files = [read_onnx(path) for path in (before, after)]
     predictions: list[NDArray[Any]] = []
     differences: list[float] = []
-    several, done = image_model.multi_label, 0
+    multi_label, done = image_model.multi_label, 0
     for batch in _batches(image_model, images, images.held_out):
         (logits_before, *maps_before), (logits_after, *maps_after) = (run(batch) for run in files)
-        both = [answers_of_logits(logits, several) for logits in (logits_before, logits_after)]
+        both = [answers_of_logits(logits, multi_label) for logits in (logits_before, logits_after)]
         predictions.append(np.stack(both))
         for a, b in zip(*(maps[0] if maps else () for maps in (maps_before, maps_after)), strict=True):
             differences.append(float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30)))
@@ -211,7 +211,7 @@ def cost(before: Path, after: Path, image_model: ImageModel, images: Images, pro
         bytes_before=before.stat().st_size,
         bytes_after=after.stat().st_size,
         paces=side_by_side(timed),
-        several=several,
+        multi_label=multi_label,
     )
 
 

@@ -226,8 +226,8 @@ def _of_folder(name: str, weights: Path | None, device: str) -> ImageModel:
         raise ValueError(f"--weights {display(weights)}: {display(name)} brings its own weights; leave it out")
     folder = folder_of(name)
     model, labels = create_hf_classifier(folder, short_name(name))
-    several = read_config(folder).get("problem_type") == "multi_label_classification"
-    return ImageModel(name, model.to(device), labels, hf_input(folder), several)
+    multi_label = read_config(folder).get("problem_type") == "multi_label_classification"
+    return ImageModel(name, model.to(device), labels, hf_input(folder), multi_label)
 
 
 def _of_timm(name: str, weights: Path | None, device: str) -> ImageModel:

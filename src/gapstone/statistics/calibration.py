@@ -27,14 +27,14 @@ def calibration(logits: ArrayLike, labels: ArrayLike, bins: int = BINS) -> dict[
     Raises ValueError for logits that are not finite, or no image.
     """
     z, y = np.asarray(logits, np.float64), np.asarray(labels)
-    several = y.ndim == 2
-    if z.ndim != 2 or y.shape != (z.shape if several else z.shape[:1]) or not len(y):
+    multi_label = y.ndim == 2
+    if z.ndim != 2 or y.shape != (z.shape if multi_label else z.shape[:1]) or not len(y):
         raise ValueError(
             f"calibration(logits {z.shape}, labels {y.shape}): (n, K) and (n,), or (n, K) bool, with n ≥ 1 are needed."
         )
     if not np.isfinite(z).all():
         raise ValueError("calibration: the logits hold NaN or infinity.")
-    if several:
+    if multi_label:
         p, there = expit(z), y.astype(bool)
         losses = np.logaddexp(0, np.where(there, -z, z))  # precise in both tails
         return {

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
-from gapstone.statistics import multi_label
+from gapstone.statistics import multi_label_metrics
 from gapstone.statistics.difference import AGREEMENT
 from gapstone.statistics.labels import Labels as AnyLabels
 from gapstone.statistics.labels import class_counts, is_multi_label
@@ -31,7 +31,7 @@ from gapstone.statistics.metric_values import (
     nll,
     top_k,
 )
-from gapstone.statistics.multi_label import Columns
+from gapstone.statistics.multi_label_metrics import Columns
 from gapstone.statistics.ranking import auroc, average_precision
 from gapstone.statistics.unit import BRIER, BRIER_OF_CLASS, NATS, POINTS, Unit
 from gapstone.statistics.worth import (
@@ -89,11 +89,11 @@ class Metric:
             return Measured(self.values(labels, probabilities), None, None)
         columns = self.of_classes(labels, probabilities)
         worth = None if self.worth is None else self.worth(labels, probabilities, columns)
-        return Measured(multi_label.over_classes(columns), columns, worth)
+        return Measured(multi_label_metrics.over_classes(columns), columns, worth)
 
-    def moved_by(self, several: bool) -> "Metric":
+    def moved_by(self, multi_label: bool) -> "Metric":
         """What moved images are compared by, of which the share of correct predictions is known."""
-        if several:
+        if multi_label:
             return MULTI_LABEL["balanced_accuracy"]
         return METRICS["balanced_accuracy" if self.by_class else "accuracy"]
 
@@ -109,7 +109,7 @@ class Metric:
         """
         share: Values = np.asarray(right, np.float64)
         if is_multi_label(labels):
-            return multi_label.balanced(np.asarray(labels, bool), share)
+            return multi_label_metrics.balanced(np.asarray(labels, bool), share)
         return balanced(np.asarray(labels, np.int64), share) if self.by_class else share
 
     def to_json(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _of_classes(
     name: str, words: str, short: str, of_classes: Callable[[Any, Probabilities], Columns], **more: Any
 ) -> Metric:
     def values(labels: Any, probabilities: Probabilities) -> Values:
-        return multi_label.over_classes(of_classes(labels, probabilities))
+        return multi_label_metrics.over_classes(of_classes(labels, probabilities))
 
     return Metric(name, words, short, "strata" in more, values, of_classes=of_classes, **more)
 
@@ -162,19 +162,25 @@ def _ranking(
 MULTI_LABEL = {
     metric.name: metric
     for metric in (
-        _ranking("average_precision", "mean average precision", "mAP", multi_label.average_precision, by_positives),
-        _ranking("auroc", "AUROC", "AUROC", multi_label.auroc, by_either),
-        _of_classes("macro_f1", "macro-F1", "macro-F1", multi_label.f1, strata=by_positives),
-        Metric("micro_f1", "micro-F1", "micro-F1", False, multi_label.micro_f1, strata=by_all_positives),
-        _of_classes(
-            "balanced_accuracy", "balanced accuracy", "balanced", multi_label.balanced_accuracy, strata=by_either
+        _ranking(
+            "average_precision", "mean average precision", "mAP", multi_label_metrics.average_precision, by_positives
         ),
-        Metric("accuracy", "share of images with all labels right", "all right", False, multi_label.accuracy),
+        _ranking("auroc", "AUROC", "AUROC", multi_label_metrics.auroc, by_either),
+        _of_classes("macro_f1", "macro-F1", "macro-F1", multi_label_metrics.f1, strata=by_positives),
+        Metric("micro_f1", "micro-F1", "micro-F1", False, multi_label_metrics.micro_f1, strata=by_all_positives),
+        _of_classes(
+            "balanced_accuracy",
+            "balanced accuracy",
+            "balanced",
+            multi_label_metrics.balanced_accuracy,
+            strata=by_either,
+        ),
+        Metric("accuracy", "share of images with all labels right", "all right", False, multi_label_metrics.accuracy),
         _of_classes(
             "nll",
             "negative log-likelihood",
             "NLL",
-            multi_label.nll,
+            multi_label_metrics.nll,
             unit=NATS,
             of_probabilities=True,
             worth=worth_of_loss,
@@ -183,7 +189,7 @@ MULTI_LABEL = {
             "brier",
             "Brier score",
             "Brier",
-            multi_label.brier,
+            multi_label_metrics.brier,
             unit=BRIER_OF_CLASS,
             of_probabilities=True,
             worth=worth_of_loss,
@@ -194,32 +200,32 @@ MULTI_LABEL = {
 TOP = re.compile(r"top(\d{1,6})")
 
 
-def find_metric(name: str, several: bool = False) -> Metric:
+def find_metric(name: str, multi_label: bool = False) -> Metric:
     """The metric of that name.
 
-        >>> find_metric("top5").words, find_metric("average_precision", several=True).short
+        >>> find_metric("top5").words, find_metric("average_precision", multi_label=True).short
         ('top-5 accuracy', 'mAP')
 
     Args:
         name: of the metric.
-        several: for several labels per image.
+        multi_label: for several labels per image.
 
     Raises:
         ValueError: there is none.
     """
-    known = MULTI_LABEL if several else METRICS
+    known = MULTI_LABEL if multi_label else METRICS
     if name in known:
         return known[name]
     top = TOP.fullmatch(name)
-    if top and int(top[1]) > 0 and not several:
+    if top and int(top[1]) > 0 and not multi_label:
         return Metric(name, f"top-{int(top[1])} accuracy", f"top-{int(top[1])}", False, partial(top_k, k=int(top[1])))
-    if top and several:
+    if top and multi_label:
         raise ValueError(
             f"--metric {name} is for images of one class each, and these have several labels: {_one_of(known)}."
         )
     if name in MULTI_LABEL:
         raise ValueError(f"--metric {name} is for several labels per image, and these have one each: {_one_of(known)}.")
-    also = "" if several else ", top5 (or another number)"
+    also = "" if multi_label else ", top5 (or another number)"
     raise ValueError(f"--metric {display(name)!r}: {_one_of(known)}{also}, or FILE.py:FUNCTION.")
 
 
@@ -227,15 +233,15 @@ def _one_of(known: Mapping[str, Metric]) -> str:
     return f"give one of {', '.join(known)}"
 
 
-def metric_names(classes: int, several: bool = False) -> list[str]:
+def metric_names(classes: int, multi_label: bool = False) -> list[str]:
     """The metrics that every result shows: top-5 accuracy where there are more than five classes of one each."""
-    return list(MULTI_LABEL) if several else [*METRICS, *(["top5"] if classes > 5 else [])]
+    return list(MULTI_LABEL) if multi_label else [*METRICS, *(["top5"] if classes > 5 else [])]
 
 
-def shown_metrics(deciding: Metric, classes: int, several: bool = False) -> list[Metric]:
+def shown_metrics(deciding: Metric, classes: int, multi_label: bool = False) -> list[Metric]:
     """What decides, then all others that every result shows."""
-    names = metric_names(classes, several)
-    return [deciding, *(find_metric(name, several) for name in names if name != deciding.name)]
+    names = metric_names(classes, multi_label)
+    return [deciding, *(find_metric(name, multi_label) for name in names if name != deciding.name)]
 
 
 def choose_metric(asked: Metric | None, counts: NDArray[np.integer]) -> tuple[Metric, str | None]:
@@ -274,10 +280,10 @@ def choose_for(asked: Metric | None, labels: AnyLabels, classes: int) -> tuple[M
     Raises:
         ValueError: the metric is for labels of the other form.
     """
-    several = is_multi_label(labels)
+    multi_label = is_multi_label(labels)
     if asked is not None and asked.digest is None:
-        asked = find_metric(asked.name, several)
-    if asked is not None or not several:
+        asked = find_metric(asked.name, multi_label)
+    if asked is not None or not multi_label:
         return choose_metric(asked, class_counts(labels, classes))
     share = labels.mean(0)
     chance = float(share[(share > 0) & (share < 1)].mean()) if ((share > 0) & (share < 1)).any() else 0.0
@@ -344,9 +350,9 @@ def agreement(metric: str | Metric, labels: AnyLabels) -> float:
     instead of 2 / (n + 2)², which it is for equal classes. Heads that agree on all of a rare class have shown little.
     With several labels per image the images of a class and those without it are two such classes.
     """
-    several = is_multi_label(labels)
-    metric = find_metric(metric, several) if isinstance(metric, str) else metric
-    if several:
+    multi_label = is_multi_label(labels)
+    metric = find_metric(metric, multi_label) if isinstance(metric, str) else metric
+    if multi_label:
         count = np.array([]) if metric.strata is None else metric.strata(labels)
     else:
         count = np.bincount(labels) if metric.by_class else np.array([])

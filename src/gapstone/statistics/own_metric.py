@@ -111,8 +111,8 @@ def check_own(metric: Metric, labels: Labels, classes: int, trials: int) -> str 
     """
     assert isinstance(metric.values, _Jackknife)
     rng = np.random.default_rng(0)
-    several = is_multi_label(labels)
-    probabilities = rng.random((len(labels), classes)) if several else rng.dirichlet(np.ones(classes), len(labels))
+    multi_label = is_multi_label(labels)
+    probabilities = rng.random((len(labels), classes)) if multi_label else rng.dirichlet(np.ones(classes), len(labels))
     metric.values.call(labels, probabilities, " on made-up probabilities")
     began = time.perf_counter()
     metric.values.call(labels, probabilities, " on made-up probabilities")

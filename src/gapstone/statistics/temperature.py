@@ -20,12 +20,12 @@ def best_temperature(logits: NDArray[np.floating], labels: Labels) -> tuple[floa
     With several labels per image, labels (n, K) bool, of sigmoids: the mean over images and classes.
     """
     z = np.asarray(logits, np.float64)
-    several = is_multi_label(labels)
-    true = np.where(labels, -z, z) if several else z[np.arange(len(labels)), labels]
+    multi_label = is_multi_label(labels)
+    true = np.where(labels, -z, z) if multi_label else z[np.arange(len(labels)), labels]
 
     def mean_nll(log_temperature: float) -> float:
         scale = np.exp(-log_temperature)
-        if several:
+        if multi_label:
             return float(np.logaddexp(0, scale * true).mean())
         return float((logsumexp(scale * z, axis=1) - scale * true).mean())
 

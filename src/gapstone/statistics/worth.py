@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gapstone.statistics.labels import decisions
 from gapstone.statistics.metric_values import Probabilities
-from gapstone.statistics.multi_label import Columns, Indicators, counted
+from gapstone.statistics.multi_label_metrics import Columns, Indicators, counted
 
 Counts = NDArray[np.int64]
 Strata = Callable[[Indicators], Counts]

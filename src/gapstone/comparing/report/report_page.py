@@ -77,7 +77,7 @@ def fill(
     created = datetime.fromisoformat(results["created"])
     metric = results["metrics"][0]["words"]
     pictures = dict(enumerate(worst))
-    several = results["data"].get("multi_label", False)
+    multi_label = results["data"].get("multi_label", False)
     page = {
         "results": results,
         "created": f"{created.day} {created:%B %Y, %H:%M}",
@@ -90,7 +90,7 @@ def fill(
         "localised_classes": _localised_classes(heads),
         "tuned": any(head["localisation"] and head["localisation"]["tuned"] for head in heads),
         "dumbbells": _dumbbells(heads),
-        "several": several,
+        "multi_label": multi_label,
         "most_maps": report_pictures.MOST_MAPS,
         "metric": metric,
         "intervals": number_text.about_intervals(heads, settings, metric, number_text.by_chance(results["data"])),
@@ -98,7 +98,7 @@ def fill(
         "by_chance": number_text.by_chance(results["data"]),
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
-        "charts": _charts(heads, results["metrics"][0], several),
+        "charts": _charts(heads, results["metrics"][0], multi_label),
         "curve": _curve(results, heads, results["metrics"][0]),
         "tuning": settings.get("tuning"),  # results of earlier versions have none
         "maps": maps,
@@ -106,8 +106,8 @@ def fill(
         "worst": [{**entry, "image": pictures.get(entry["picture"])} for entry in results["worst"]],
         "recalls": _recalls(results["data"]["classes"], heads),
         "confusions": [_confusion(head, results["data"]) for head in heads if head["confusion"]],
-        "class_rows": _class_rows(heads) if several else [],
-        "class_pictures": {head["head"]: found_picture(head["classes"]) for head in heads} if several else {},
+        "class_rows": _class_rows(heads) if multi_label else [],
+        "class_pictures": {head["head"]: found_picture(head["classes"]) for head in heads} if multi_label else {},
         "metric_table": _metric_table(results, heads),
         "repeats": number_text.repeats(settings),
         "sensitivity": number_text.sensitivity(results["pairs"]),
@@ -167,11 +167,11 @@ def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: dic
     }
 
 
-def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any], several: bool) -> dict[str, Any]:
-    score = "balanced_accuracy" if several else "accuracy"
+def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any], multi_label: bool) -> dict[str, Any]:
+    score = "balanced_accuracy" if multi_label else "accuracy"
     words = f"test {score.replace('_', ' ')}"
-    validation = "loss" if several else "accuracy"
-    axes = ("probability", "share with the class") if several else ("confidence", "accuracy")
+    validation = "loss" if multi_label else "accuracy"
+    axes = ("probability", "share with the class") if multi_label else ("confidence", "accuracy")
     return {
         "cost": charts.cost(heads, metric),
         "validation": charts.curves(heads, f"validation_{validation}", f"validation {validation}"),
@@ -182,7 +182,7 @@ def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any], several: bo
             "shift",
             "pixels",
             "same_prediction",
-            ("moved by, in pixels", "answered classes that stay" if several else "same prediction as before"),
+            ("moved by, in pixels", "answered classes that stay" if multi_label else "same prediction as before"),
         ),
         "sizes": charts.robustness(heads, "sizes", "scale", score, ("size of the input", words)),
         "reliability": [
@@ -250,10 +250,10 @@ def _recalls(classes: Sequence[str], heads: Sequence[dict[str, Any]]) -> list[di
 
 def _class_rows(heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each class that images may have several of: its average precision under each head that finished."""
-    several = [head["classes"] for head in heads if head["classes"]]
+    every = [head["classes"] for head in heads if head["classes"]]
     return [
         {"label": first["class"], "images": first["images"], "cells": [cell["average_precision"] for cell in cells]}
-        for cells in zip(*several, strict=True)
+        for cells in zip(*every, strict=True)
         for first in cells[:1]
     ]
 

@@ -133,12 +133,12 @@ def _maps(
     arrays: dict[str, Array], pictures: Sequence[ReportPicture], classes: Sequence[str], learned: Sequence[bool]
 ) -> Maps:
     heads, labels = len(learned), arrays["labels"]
-    several = is_multi_label(labels)
+    multi_label = is_multi_label(labels)
     sets = class_sets(labels)
-    if not several:
+    if not multi_label:
         arrays = arrays | _centred(arrays, heads)
     chosen = {
-        (image, head): _classes(arrays[f"logits_{head}"][image], sets[image], several)
+        (image, head): _classes(arrays[f"logits_{head}"][image], sets[image], multi_label)
         for head in range(heads)
         if f"maps_{head}" in arrays
         for image in range(len(pictures))
@@ -150,7 +150,7 @@ def _maps(
             return None
         maps, logits = arrays[f"maps_{head}"][image], arrays[f"logits_{head}"][image].astype(np.float64)
         above = np.exp(logits - logits.max())
-        probabilities = expit(logits) if several else above / above.sum()
+        probabilities = expit(logits) if multi_label else above / above.sum()
         around, area = placed(maps, arrays.get(f"placement_{head}"), arrays["images"].shape[1:3])
         return [
             Map(
@@ -162,12 +162,12 @@ def _maps(
                 probability=float(probabilities[k]),
                 bias=float(arrays[f"bias_{head}"][image, k]),
                 positive=float(maps[k].clip(0).sum()),
-                boxes=_boxes(arrays, image, k if several else None),
+                boxes=_boxes(arrays, image, k if multi_label else None),
             )
             for k, role in chosen[image, head]
         ]
 
-    named = [[classes[k] for k in several] for several in sets]
+    named = [[classes[k] for k in own] for own in sets]
     return Maps(
         rows=[
             PictureRow(
@@ -209,12 +209,12 @@ def _centred(arrays: dict[str, Array], heads: int) -> dict[str, Array]:
     return {name: arrays[name] - arrays[name].mean(1, keepdims=True) for name in names if name in arrays}
 
 
-def _classes(logits: Array, labels: Sequence[int], several: bool) -> list[tuple[int, str]]:
+def _classes(logits: Array, labels: Sequence[int], multi_label: bool) -> list[tuple[int, str]]:
     """The true class, and the predicted one if it is another, each with its role.
 
     With several labels the true ones, then others that are answered, the most probable first; or the most probable one.
     """
-    if not several:
+    if not multi_label:
         predicted, (label,) = int(logits.argmax()), labels
         return [(label, "true")] if predicted == label else [(label, "true"), (predicted, "prediction")]
     order = [int(k) for k in np.argsort(-logits, kind="stable")]

@@ -52,8 +52,8 @@ def _table(results: dict[str, Any], wide: bool) -> Table:
     settings = results["settings"]
     deciding = results["metrics"][0]
     metric = deciding["name"] != "accuracy"
-    score, several = [deciding["short"]] if metric else [], results["data"].get("multi_label", False)
-    columns = ["params", *(["in head"] if wide else []), *score, "train", "all right" if several else "test"]
+    score, multi_label = [deciding["short"]] if metric else [], results["data"].get("multi_label", False)
+    columns = ["params", *(["in head"] if wide else []), *score, "train", "all right" if multi_label else "test"]
     columns += [*(["overfit"] if wide or not metric else []), *(["shift"] if moved else [])]
     columns += [*(["ECE"] if wide else []), "ms/image" if wide else "ms"]
     for name in columns:
@@ -90,21 +90,21 @@ def _moved(results: dict[str, Any]) -> bool:
 def _explain(results: dict[str, Any], console: Console) -> None:
     repeats = number_text.repeats(results["settings"])
     data, words = results["data"], results["metrics"][0]["words"]
-    several = data.get("multi_label", False)
-    text = f"{'In' if several else 'Accuracies in'} %, means over {repeats}; {number_text.images_of_groups(data)}. "
+    multi_label = data.get("multi_label", False)
+    text = f"{'In' if multi_label else 'Accuracies in'} %, means over {repeats}; {number_text.images_of_groups(data)}. "
     others = number_text.by_chance(data)
     if intervals := number_text.about_intervals(results["heads"], results["settings"], words, others):
         text += f"{intervals} "
-    text += "train: mAP on the training images. " if several else ""
-    text += f"overfit: train − test{' mAP' if several else ''}, in percentage points. "
+    text += "train: mAP on the training images. " if multi_label else ""
+    text += f"overfit: train − test{' mAP' if multi_label else ''}, in percentage points. "
     if (metric := results["metrics"][0])["name"] != "accuracy":
         lower = " (lower is better)" if metric["lower_is_better"] else ""
         words = metric["words"] if metric["words"] == metric["short"] else f"{metric['short']}: {metric['words']}"
         text += f"{words} on the test images{lower}, which decides the verdicts. "
-    if several:
+    if multi_label:
         text += "all right: images of which every class is answered right, and no other. "
     if _moved(results):
-        text += f"shift: {'balanced accuracy of ' if several else ''}test images moved by a few pixels. "
+        text += f"shift: {'balanced accuracy of ' if multi_label else ''}test images moved by a few pixels. "
     console.print(_text(text + number_text.sensitivity(results["pairs"]), "dim"))
     if timing := against(results["heads"], results["settings"]["baseline"]):
         console.print(_text(timing, "dim"))
@@ -138,10 +138,16 @@ def _verdict(pair: dict[str, Any]) -> str:
 def _localised(results: dict[str, Any], console: Console) -> None:
     """Print the localisation scores of each head; the boxes that ignore the image stand below."""
     heads = [head for head in results["heads"] if head["localisation"]]
-    tuned, several = any(head["localisation"]["tuned"] for head in heads), results["data"].get("multi_label", False)
+    tuned, multi_label = any(head["localisation"]["tuned"] for head in heads), results["data"].get("multi_label", False)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("maps of", overflow="fold", min_width=9)
-    for name in ("GT-known", *(["tuned"] if tuned else []), "answered" if several else "top-1", "pointing", "energy"):
+    for name in (
+        "GT-known",
+        *(["tuned"] if tuned else []),
+        "answered" if multi_label else "top-1",
+        "pointing",
+        "energy",
+    ):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("against " + results["settings"]["baseline"])
     verdicts = {pair["a"]: _verdict(pair) for pair in results["localisation_pairs"]}
@@ -164,13 +170,13 @@ def _localised(results: dict[str, Any], console: Console) -> None:
     images = count_noun(results["localisation"]["pictures"], "test image")
     notes = [
         f"In % of the {results['localisation']['maps']:,} maps of classes with boxes, in {images}."
-        if several
+        if multi_label
         else f"In % of {images} with boxes.",
         "GT-known localisation: the box around what is above 20 % of the true class's map has an IoU of at least 0.5"
         + ("; tuned: at the validation images' best threshold." if tuned else "."),
-        "answered: and the class is answered." if several else "top-1: and the prediction is correct.",
+        "answered: and the class is answered." if multi_label else "top-1: and the prediction is correct.",
         "pointing: the map's highest point lies in a box. energy: share of the positive evidence inside the boxes.",
-        "" if several else "Maps are minus the mean of all classes'.",
+        "" if multi_label else "Maps are minus the mean of all classes'.",
         "In brackets: difference in percentage points.",
     ]
     if not all(head["localisation"]["additive"] for head in heads):

@@ -13,7 +13,7 @@ from gapstone.data.sources import Source, few
 from gapstone.drawing.confusion_picture import FEW
 from gapstone.evaluating.measured import ALONE, Answered, Together, Values, added_of, stat, strata_of
 from gapstone.statistics.metrics import MULTI_LABEL, most_answers
-from gapstone.statistics.multi_label import counted
+from gapstone.statistics.multi_label_metrics import counted
 from gapstone.training.learning_checks import learned
 
 MOST_CLASSES = 1000

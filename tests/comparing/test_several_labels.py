@@ -168,7 +168,7 @@ def test_localisation_on_the_page_and_in_the_terminal(made: tuple[dict[str, Any]
     about = _objects(plan, plan.prepared.splits[0].test)
     pairs = pairs_of(plan, done, lambda one: one.arrays["found"], 1, rows=boxed)
     results = results | {"heads": heads, "localisation": about, "localisation_pairs": pairs}
-    check("results", _with_what_is_missing(results | {"model": None, "curve": None, "files": {}, "sealed": "0" * 64}))
+    check("results", _with_what_is_missing(results | {"models": [], "curve": None, "files": {}, "sealed": "0" * 64}))
     with np.load(folder / "pictures.npz") as arrays:
         labels = arrays["labels"]
         boxes = [(0, 1, 2, 3, 4, k) for k in np.flatnonzero(labels[0])] + [(1, 4, 4, 9, 9, 0), (1, 4, 4, 9, 9, 3)]

@@ -77,3 +77,20 @@ def test_a_model_of_one_class_becomes_what_data_is(data, tmp_path):
     assert "The model answers one class for each image, and DATA has any number of classes" in text.getvalue()
     with pytest.raises(ValueError, match="--method distil keeps what the model answers, which is one class"):
         quietly(old, data, tmp_path / "new.safetensors", method="distil")
+
+
+def test_groups_stay_together_and_are_what_counts(data, tmp_path):
+    with np.load(data) as arrays:
+        np.savez(tmp_path / "grouped.npz", **arrays, patient=np.arange(240) // 4)
+    old = model(tmp_path / "old.safetensors")
+    done, text = quietly(old, tmp_path / "grouped.npz", tmp_path / "new.safetensors", group="patient")
+    tested = done.split.test
+    groups = len(np.unique(tested // 4)) if len(tested) % 4 == 0 else 0
+    assert done.paired.groups == len(tested) // 4 == groups  # whole ones
+    assert f"on {len(tested)} test images of {groups} groups" in text.getvalue()
+    assert "60 groups by --group patient" in text.getvalue()
+    new = gs.load(tmp_path / "new.safetensors")
+    paired = check_refuses_damage("convert", document(done, new)) or document(done, new)["paired"]
+    assert paired["groups"] == groups
+    low, high = paired["interval95"]
+    assert low < paired["difference"] < high

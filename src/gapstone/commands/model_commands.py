@@ -10,6 +10,8 @@ from gapstone.commands.option_types import (
     Device,
     DuplicatesOption,
     DuplicateThreshold,
+    Group,
+    GroupPattern,
     Json,
     Limit,
     Model,
@@ -169,6 +171,8 @@ def convert(
     device: Device = "auto",
     duplicates: DuplicatesOption = "group",
     duplicate_threshold: DuplicateThreshold = None,
+    group: Group = None,
+    group_pattern: GroupPattern = None,
     as_json: Json = False,
 ) -> None:
     """Another head on a trained model: one pass over the images, then solved, not trained; and what it cost.

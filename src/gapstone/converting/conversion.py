@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from gapstone.console.formatting import display
+from gapstone.converting.before_and_after import Correct, Paired
 from gapstone.converting.model_measures import ModelCosts
 from gapstone.data.split import DataSplit, Duplicates
 from gapstone.fitting.fit_head import Fitted, Method
 from gapstone.models.classifier import Classifier
 from gapstone.models.trained_on import TrainedOn
-from gapstone.statistics.paired_difference import Correct, Paired
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,10 @@ class ConvertRequest:
     duplicates: Duplicates = "group"
     """Should be that of the model's training, as should the threshold: they decide which images are tested."""
     duplicate_threshold: float | None = None
+    group: str | None = None
+    """The column that says which images belong together."""
+    group_pattern: str | None = None
+    """A regular expression on their paths that says it."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from torch import nn
 from gapstone.console.formatting import display, format_size
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
+from gapstone.converting.before_and_after import Correct, Paired
 from gapstone.converting.conversion import Converted, ConvertRequest, document
 from gapstone.converting.convert_table import print_table
 from gapstone.converting.convertible import ConvertibleModel, open_convertible
@@ -31,7 +32,6 @@ from gapstone.nets import map_size
 from gapstone.pooling import pools_in
 from gapstone.pools.digest import own_pools
 from gapstone.runtime.interrupts import stoppable
-from gapstone.statistics.paired_difference import Correct, Paired
 from gapstone.storage.owned_folder import CONVERT, check_folder, discard, own_file, own_folder
 from gapstone.training.training_data import at_least, pick_device
 
@@ -180,7 +180,7 @@ def _convert(
         before=model_costs(model.whole, model.trunk, model.head, model.smallest, model.only_size),
         after=model_costs(new, new, new.head.spec, *ImageModel("", new, new.labels, new.preprocessing).input_sizes),
         correct=correct,
-        paired=Paired.of(test(model.whole, split.test, "before"), correct) if same_classes else None,
+        paired=Paired.of(test(model.whole, split.test, "before"), correct, images.tested) if same_classes else None,
         distance=distance,
         moved=(moved_accuracy(model.whole, "before") if moved_before else None, moved_accuracy(new, "after")),
         seconds=time.perf_counter() - began,
@@ -194,7 +194,8 @@ def _images(
 
     Raises ValueError if the old head's logits are to be fitted and DATA has other classes.
     """
-    source = open_source(data, multi_label=model.multi_label)  # with one label each, if the model takes several
+    # with one label each, if the model takes several
+    source = open_source(data, request.group, request.group_pattern, model.multi_label)
     same_kind = source.multi_label == model.multi_label
     same_classes = same_kind and set(source.classes) == set(model.labels)
     labels = model.labels if same_classes else source.classes

@@ -73,7 +73,7 @@ def sentences(converted: Converted) -> list[str]:
         lines.append(f"{models}: every picture as it is, neither cut nor resized{before}.")
     if paired is not None:
         lines.append(paired.verdict(converted.after.head))
-        if paired.interval[1] < 0 and tuned is None:
+        if paired.worse and tuned is None:
             option = "--finetune 30, without --native," if request.native else "--finetune 30"
             lines.append(f"Its features were made for another head: {option} trains the last stage for this one.")
     if tuned is not None and (note := few_validation(len(converted.split.validation))):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gapstone.console.formatting import format_size
+from gapstone.converting.before_and_after import Correct
 from gapstone.fitting.image_batches import Images, View
 from gapstone.images.shift import directions, largest_shift, shifted
 from gapstone.models.classifier import Classifier
@@ -18,7 +19,6 @@ from gapstone.models.model_file import finite_logits
 from gapstone.ragged import mixed_sizes
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.statistics.labels import Labels, all_right, answers_of_logits, is_multi_label
-from gapstone.statistics.paired_difference import Correct
 from gapstone.tracing.arithmetic import macs
 from gapstone.training.loop import Rows
 

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
+from gapstone.converting.before_and_after import ImageGroups
 from gapstone.converting.conversion import ConvertRequest
 from gapstone.converting.convertible import ConvertibleModel
 from gapstone.data.decoded_store import StoreError, build
 from gapstone.data.scan import Scan, scan
 from gapstone.data.seen_images import seen_images, unknown_images, without_seen
 from gapstone.data.sources import Source
-from gapstone.data.split import DataSplit, split
+from gapstone.data.split import DataSplit, split, together
 from gapstone.fitting.image_batches import View, native_view, resized_view, stored_view
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
@@ -42,6 +43,8 @@ class ModelViews:
     """JSON that identifies the images and their preparation."""
     trained_on: TrainedOn
     """The images that the new model has been trained on once it is fitted."""
+    tested: ImageGroups | None
+    """Of the test images; None where each is by itself."""
 
 
 def model_views(
@@ -72,6 +75,9 @@ def model_views(
         bars.log(unknown_images(display(request.model)))
     if not request.native and (note := cropping_note(model.preprocessing, scanned.size_counts())):
         bars.log(note)
+    if source.grouping is not None:
+        bars.log(f"{source.grouping.described}; each is on one side of the split.")
+    tested = _tested(source, together(source, scanned, request.duplicates)[parts.test])
     used = np.unique(np.concatenate([parts.train, parts.validation, parts.test]))
     class_numbers = np.array([labels.index(name) for name in source.classes])
     if (ranges := model.preprocessing.ranges.or_else(scanned.ranges)) != UNDECIDED:
@@ -92,13 +98,20 @@ def model_views(
         view = native_view(decode, preprocessing, model.smallest, device)
         before_view = view if model.only_size is None else resized_view(decode, preprocessing, device)
         key = ["native", content_digest(source, scanned, used)]
-        return ModelViews(view, before_view, _renumbered(source.labels, class_numbers), parts, key, trained_on)
+        return ModelViews(view, before_view, _renumbered(source.labels, class_numbers), parts, key, trained_on, tested)
     progress = bars("Decoding images")
     store = build(source, used, preprocessing, folder / "store", scan=scanned, progress=progress, log=bars.log)
     train, validation, test = (store.rows(part) for part in (parts.train, parts.validation, parts.test))
     parts = replace(parts, train=train, validation=validation, test=test)
     view = stored_view(store, preprocessing, device)
-    return ModelViews(view, view, _renumbered(store.labels, class_numbers), parts, store.key, trained_on)
+    return ModelViews(view, view, _renumbered(store.labels, class_numbers), parts, store.key, trained_on, tested)
+
+
+def _tested(source: Source, groups: NDArray[np.int64]) -> ImageGroups | None:
+    """Which of the test images belong together, as numbered by `groups`."""
+    if source.grouping is not None:
+        return ImageGroups(groups, source.grouping.by)
+    return None if len(np.unique(groups)) == len(groups) else ImageGroups(groups, None)
 
 
 def _renumbered(labels: NDArray[Any], numbers: NDArray[np.int64]) -> NDArray[Any]:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gapstone.statistics.paired_difference import Paired, signed
+from gapstone.console.formatting import signed
+from gapstone.converting.before_and_after import ImageGroups, Paired
 
 
 def of(n, both, lost, won):
@@ -22,9 +23,9 @@ def test_counts():
 
 
 def test_the_published_formula():
-    """Bonett & Price 2012: p12 = (f12 + 1)/(n + 2), p21 alike; p12 − p21 ± z √((p12 + p21 − (p12 − p21)²)/(n + 2))."""
+    """Bonett & Price 2012: p12 = (f12 + 1)/(n + 2), p21 alike; p12 − p21 ± t √((p12 + p21 − (p12 − p21)²)/(n + 2))."""
     won, lost = (12 + 1) / 102, (3 + 1) / 102
-    reach = 1.959964 * np.sqrt((won + lost - (won - lost) ** 2) / 102)
+    reach = 1.984217 * np.sqrt((won + lost - (won - lost) ** 2) / 102)
     low, high = of(100, 50, 3, 12).interval
     assert low == pytest.approx(won - lost - reach)
     assert high == pytest.approx(won - lost + reach)
@@ -56,6 +57,38 @@ def test_the_verdict_says_what_the_interval_says():
     assert of(200, 100, 12, 11).verdict("gap").startswith("With gap the accuracy does not differ detectably: ")
     # never "the same"
     assert of(200, 100, 0, 0).verdict("gap").startswith("With gap the accuracy does not differ detectably")
+
+
+def test_images_of_a_group_are_no_more_than_one():
+    rng = np.random.default_rng(0)
+    before, after = rng.random(40) < 0.5, rng.random(40) < 0.7
+    alone = Paired.of(before, after)
+    numbers = np.repeat(np.arange(40), 10)
+    tenfold = Paired.of(before.repeat(10), after.repeat(10), ImageGroups(numbers, "--group patient"))
+    assert tenfold.interval == pytest.approx(alone.interval, abs=0.003)  # n − 1 groups, n images
+    assert (tenfold.images, tenfold.groups, alone.groups) == (400, 40, None)
+    assert "on 400 test images of 40 groups (" in tenfold.verdict("gap")
+    copies = Paired.of(before.repeat(10), after.repeat(10), ImageGroups(numbers, None))
+    assert (copies.interval, copies.groups) == (tenfold.interval, None)
+    independent = Paired.of(before.repeat(10), after.repeat(10))
+    assert np.ptp(independent.interval) < np.ptp(tenfold.interval) / 3
+
+
+def test_too_few_to_know_anything():
+    four = Paired.of(np.ones(40, bool), np.zeros(40, bool), ImageGroups(np.repeat(np.arange(4), 10), "--group patient"))
+    assert (four.interval, four.worse, four.as_json()["interval95"]) == (None, False, None)
+    said = four.verdict("gap")
+    assert said.startswith(
+        "With gap: 100.0 % before, 0.0 % after: −100.0 percentage points, on 40 test images of 4 groups"
+    )
+    assert said.endswith(
+        "The test images are of 4 groups: from 5 on they show how far the result depends on the group."
+    )
+    one = Paired.of(np.ones(1, bool), np.zeros(1, bool))
+    assert one.verdict("gap").endswith(
+        "(1 lost, 0 won). One test image does not show what others would do: add images."
+    )
+    assert Paired.of(np.ones(2, bool), np.zeros(2, bool), ImageGroups(np.zeros(2, np.int64), None)).interval is None
 
 
 def test_signs():

@@ -23,12 +23,12 @@ def tried_anew():
 def made():
     """A kernel with a function that is inlined and one that stays: of numbers at an address, 3 (a + 8) b."""
     k = kernel_code.namespace({"number": number})
-    k.inlined = kernel_code.njit(lambda x: x + 8, "test")
+    k.inlined = kernel_code.njit(lambda x: x + 8)
 
     def called(x, y):
         return 3 * k.inlined(x) * y
 
-    k.called = kernel_code.njit(called, "test", inline=False)
+    k.called = kernel_code.njit(called, inline=False)
     k.write = writer()
 
     def kernel_of_test(address):

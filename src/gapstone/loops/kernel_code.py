@@ -4,16 +4,19 @@ Numba types the functions and writes LLVM's instructions; they are emitted for t
 disk and when it is compiled: kernels.py.
 """
 
+import builtins
+import dis
 import hashlib
 import importlib.util
+import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -31,10 +34,53 @@ def bound(function: Any, names: dict[str, Any], name: str = "") -> FunctionType:
     return made
 
 
-def njit(function: Callable[..., Any], tag: str, inline: bool = True) -> Any:
-    """A function that kernels call; `tag` makes its name its own."""
-    function.__name__ = function.__qualname__ = f"{function.__name__}_{tag}"
-    return numba_internals.helper(function, inline)
+def njit(function: Callable[..., Any], inline: bool = True) -> Any:
+    """A function that kernels call: compiled once for all kernels of this process in which it is made of the same."""
+    parts = made_of(function)
+    if parts is None:
+        return numba_internals.helper(function, inline)
+    made = _helpers.get((*parts, inline))
+    if made is None:
+        made = _helpers[*parts, inline] = numba_internals.helper(function, inline)
+    return made
+
+
+_helpers: dict[tuple[object, ...], Any] = {}
+
+
+def made_of(function: Any) -> tuple[object, ...] | None:
+    """All that decides what a function does: equal for two, they do the same. None: that cannot be told.
+
+    Numba reads a function's names when it compiles it, so what is not bound yet cannot be told.
+    """
+    code, names = function.__code__, function.__globals__
+    parts = [*(function.__defaults__ or ()), *(cell.cell_contents for cell in function.__closure__ or ())]
+    for name, attribute in _reads(code):
+        value = names.get(name, vars(builtins).get(name, _UNBOUND))
+        if isinstance(value, ModuleType) and sys.modules.get(value.__name__) is not value:  # a kernel's own namespace
+            value = vars(value).get(attribute, _UNBOUND)
+        parts.append(value)
+    # a plain function is one that has yet to be replaced by a compiled one
+    if any(part is _UNBOUND or isinstance(part, (FunctionType, CodeType)) for part in (*parts, *code.co_consts)):
+        return None
+    if not all(isinstance(part, Hashable) for part in parts):
+        return None
+    # 1, 1.0 and True are equal, and 0.0 and -0.0
+    return code, *((type(part), repr(part) if isinstance(part, (float, tuple)) else part) for part in parts)
+
+
+@lru_cache
+def _reads(code: CodeType) -> tuple[tuple[str, str], ...]:
+    """The global names that a function reads, each with the attribute of it that it reads next."""
+    steps = itertools.pairwise(dis.get_instructions(code))
+    return tuple(
+        (step.argval, after.argval if after.opname in ("LOAD_ATTR", "LOAD_METHOD") else "")
+        for step, after in steps
+        if step.opname == "LOAD_GLOBAL"
+    )
+
+
+_UNBOUND = object()
 
 
 def namespace(functions: Mapping[str, Any]) -> Any:

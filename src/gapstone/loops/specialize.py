@@ -6,6 +6,7 @@ it once gave the mean. So every kernel has a name of its own, with a hash of all
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from math import inf
 from types import FunctionType, ModuleType
 from typing import Any
@@ -66,7 +67,8 @@ def _constants(kinds: list[tuple[str, float]], lanes: int) -> Any:
     return constants
 
 
-def _states(kinds: list[str], lanes: int) -> tuple[Any, Any, int]:
+@lru_cache
+def _states(kinds: tuple[str, ...], lanes: int) -> tuple[Any, Any, int]:
     """save(address, state), restore(address), and the bytes of a state in scratch."""
     result = types.Tuple([vectors.Vector(kind, lanes) for kind in kinds])
     stride = 8 * lanes * 2  # twice: rotate() writes every part a second time behind itself
@@ -118,10 +120,11 @@ def _states(kinds: list[str], lanes: int) -> tuple[Any, Any, int]:
     return save, (restore, rotate), stride * len(kinds)
 
 
-def on_vectors(kind: KernelKind) -> Definition:
-    """The kind's pool with its functions bound to the maths of vectors."""
+@lru_cache  # else each kernel of a pool compiles its functions anew
+def on_vectors(pool: Definition, computed: str) -> Definition:
+    """The pool with its functions bound to the maths of vectors."""
     numbers: dict[str, Callable[[float], Any]] = {"f32": np.float32, "f64": np.float64, "i64": _whole}
-    return kind.pool.bind(vector_math, numbers[kind.computed])
+    return pool.bind(vector_math, numbers[computed])
 
 
 def _whole(value: float) -> Any:
@@ -153,8 +156,8 @@ def _pool_functions(pool: Definition, kind: KernelKind, k: Any) -> None:
     as_state = vectors.state_maker(kind.computed, k.V, (1,) if pool.positional else ())
     as_sums = vectors.state_maker(kind.computed, k.V, ())
     full = k.full
-    lift, combine, finish, share = (njit(f, k.TAG) for f in (pool.lift, pool.combine, pool.finish, pool.share))
-    key, terms, slope = (njit(f, k.TAG) if f else _missing for f in (pool.key, pool.terms, pool.slope))
+    lift, combine, finish, share = (njit(f) for f in (pool.lift, pool.combine, pool.finish, pool.share))
+    key, terms, slope = (njit(f) if f else _missing for f in (pool.key, pool.terms, pool.slope))
     if pool.positional:
         keep, nowhere = bool(kind.keep), k.full_position
 
@@ -193,7 +196,7 @@ def _pool_functions(pool: Definition, kind: KernelKind, k: Any) -> None:
     functions: dict[str, Callable[..., Any]] = {"lifted": lifted, "shared": shared, "merged": merged, "answer": answer,
                  "keyed": keyed if pool.key else plain_key, "termed": termed, "sloped": sloped}  # fmt: skip
     for name, function in functions.items():
-        setattr(k, name, njit(function, k.TAG))
+        setattr(k, name, njit(function))
 
 
 def _parameters(pool: Definition, k: Any) -> None:
@@ -205,7 +208,7 @@ def _parameters(pool: Definition, k: Any) -> None:
         def none_of(args: Any, image: Any, c: Any) -> Any:
             return ()
 
-        k.parameters, k.parameters_of = njit(none, k.TAG), njit(none_of, k.TAG)
+        k.parameters, k.parameters_of = njit(none), njit(none_of)
         return
     number, read, read_one, write, full = vector_memory.number, k.read, k.read_one, k.write, k.full
     size, lanes_in_all = k.SIZE, k.V
@@ -224,18 +227,18 @@ def _parameters(pool: Definition, k: Any) -> None:
     def parameters_of(args: Any, image: Any, c: Any) -> Any:
         return (full(read_one(number(args, address) + image * number(args, per_image) + c * size)),)
 
-    k.parameters, k.parameters_of = njit(parameters, k.TAG), njit(parameters_of, k.TAG)
+    k.parameters, k.parameters_of = njit(parameters), njit(parameters_of)
 
 
-def chain(functions: list[Any], tag: str) -> Any:
+def chain(functions: list[Any]) -> Any:
     """One function of (value, *rest): calls each in turn, with what the one before it returned."""
 
     def unchanged(value: Any, *rest: Any) -> Any:
         return value
 
-    made = njit(unchanged, tag)
-    for number, function in enumerate(reversed(functions)):
-        made = njit(_then(function, made), f"{number}_{tag}")
+    made = njit(unchanged)
+    for function in reversed(functions):
+        made = njit(_then(function, made))
     return made
 
 
@@ -250,9 +253,8 @@ def bind(kind: KernelKind) -> FunctionType:
     """The template with all names bound."""
     windows = kind.template.startswith("windows")
     source = over_windows if windows else over_places
-    pool = on_vectors(kind)
+    pool = on_vectors(kind.pool, kind.computed)
     k: Any = ModuleType("k")
-    k.TAG = fingerprint(kind)
     empty = empty_of(pool, kind)
     _vectors(k, kind, pool, empty)
     read = read_by_backward(kind.pool, kind.slope)
@@ -266,14 +268,14 @@ def bind(kind: KernelKind) -> FunctionType:
     if windows:
         _slots(k, kind, [c for c, _ in empty], names["NEEDS_OUT"])
         for way, item in (("fill", k.ITEM), ("spill", k.DX_ITEM)):
-            row = njit(bound(names[f"{way}_row"], names), k.TAG, inline=False)
+            row = njit(bound(names[f"{way}_row"], names), inline=False)
             rows = bound(over_windows.move_rows, {**names, "move_row": row, "ITEM": item})
-            names[f"{way}_rows"] = njit(rows, f"{way}_{k.TAG}", inline=False)
+            names[f"{way}_rows"] = njit(rows, inline=False)
     else:
         _stores(k, kind, [c for c, _ in empty])
     for helper in (*source.INLINED, *source.HELPERS):
-        names[helper.__name__] = njit(bound(helper, names), k.TAG, inline=helper in source.INLINED)
-    name = f"{kind.template}_{kind.pool.name}_{kind.x}_{k.TAG}"
+        names[helper.__name__] = njit(bound(helper, names), inline=helper in source.INLINED)
+    name = f"{kind.template}_{kind.pool.name}_{kind.x}_{fingerprint(kind)}"
     return bound(getattr(source, kind.template), names, name)
 
 
@@ -286,7 +288,7 @@ def _vectors(k: Any, kind: KernelKind, pool: Definition, empty: list[tuple[str, 
     k.full_position, _ = vectors.lanes_of("i32", lanes)
     k.empty = _constants(empty, lanes)
     k.no_sums = _constants([(c, 0) for c, _ in empty[1:]], lanes)
-    k.save, (k.restore, k.rotate), k.STATE_BYTES = _states([c for c, _ in empty], lanes)
+    k.save, (k.restore, k.rotate), k.STATE_BYTES = _states(tuple(c for c, _ in empty), lanes)
     k.chosen, k.word = vectors.chosen, vector_math
     k.replace_count = vectors.replacer(-1 if pool.count is None else pool.count)
     reader, writer = vector_memory.reader, vector_memory.writer
@@ -323,35 +325,33 @@ def _stored(kind: KernelKind, computed_kinds: list[str], lanes: int) -> dict[str
     return made
 
 
-def _bound_to(k: Any, tag: str, *functions: Any) -> list[Any]:
-    return [njit(bound(function, {**function.__globals__, "k": k}), f"{k.__name__}_{tag}") for function in functions]
+def _bound_to(k: Any, *functions: Any) -> list[Any]:
+    return [njit(bound(function, {**function.__globals__, "k": k})) for function in functions]
 
 
 def _stores(k: Any, kind: KernelKind, computed_kinds: list[str]) -> None:
     """Over lists of positions: what is stored goes straight to memory."""
     b, parts = place_blocks, []
     for what, stored in _stored(kind, computed_kinds, k.V).items():
-        stored.put, stored.get, stored.get_one = _bound_to(stored, k.TAG, b.put_lanes, b.get_lanes, b.get_one)
+        stored.put, stored.get, stored.get_one = _bound_to(stored, b.put_lanes, b.get_lanes, b.get_one)
         if what.startswith("part"):
-            parts.append(_bound_to(stored, k.TAG, b.put_part, b.get_part, b.get_one_part))
+            parts.append(_bound_to(stored, b.put_part, b.get_part, b.get_one_part))
         else:
             vars(k).update({f"put_{what}": stored.put, f"get_{what}": stored.get, f"one_{what}": stored.get_one})
     puts, gets, ones = zip(*parts, strict=True) if parts else ((), (), ())
-    k.put_parts, k.get_parts, k.one_parts = (
-        chain(list(each), f"{way}_{k.TAG}") for way, each in (("put", puts), ("get", gets), ("one", ones))
-    )
+    k.put_parts, k.get_parts, k.one_parts = (chain(list(each)) for each in (puts, gets, ones))
 
 
 def _slots(k: Any, kind: KernelKind, computed_kinds: list[str], needs_out: bool) -> None:
     """Over windows: what is stored waits in its slot of scratch until its rows are complete."""
     w, forward = over_windows, kind.template == "windows_forward"
-    k.copy_x = _copier(kind.x, kind.computed, kind.computed, k.V, f"x_{k.TAG}")
+    k.copy_x = _copier(kind.x, kind.computed, kind.computed, k.V)
     rows: list[Any] = []
     saves, restores = [], []
     for what, stored in _stored(kind, computed_kinds, k.V).items():
         if what.startswith("part"):
             stored.SLOT = stored.PART + 1
-            save, restore = _bound_to(stored, k.TAG, w.save_part, w.restore_part)
+            save, restore = _bound_to(stored, w.save_part, w.restore_part)
             saves.append(save)
             restores.append(restore)
         elif forward == (what == "out"):
@@ -361,19 +361,19 @@ def _slots(k: Any, kind: KernelKind, computed_kinds: list[str], needs_out: bool)
         else:
             stored.SLOT = w.OUT_SLOT
         computed, storage = stored.COMPUTED, stored.STORAGE
-        stored.copy_out = _copier(computed, storage, computed, k.V, f"out_{what}_{k.TAG}")
-        stored.copy_in = _copier(storage, computed, computed, k.V, f"in_{what}_{k.TAG}")
-        rows += _bound_to(stored, k.TAG, w.put_rows if forward else w.get_rows)
-    k.put_all = k.get_all = chain(rows, f"rows_{k.TAG}")
-    k.save_parts, k.restore_parts = chain(saves, f"save_{k.TAG}"), chain(restores, f"restore_{k.TAG}")
+        stored.copy_out = _copier(computed, storage, computed, k.V)
+        stored.copy_in = _copier(storage, computed, computed, k.V)
+        rows += _bound_to(stored, w.put_rows if forward else w.get_rows)
+    k.put_all = k.get_all = chain(rows)
+    k.save_parts, k.restore_parts = chain(saves), chain(restores)
 
 
-def _copier(source: str, to: str, computed: str, lanes: int, tag: str) -> Any:
+def _copier(source: str, to: str, computed: str, lanes: int) -> Any:
     """over_windows.copy_row from one type in memory to another."""
     k: Any = ModuleType("k")
     k.V, k.FROM, k.TO, k.write = lanes, vectors.BYTES[source], vectors.BYTES[to], vector_memory.writer(to)
     k.read, k.read_8, k.read_one = (vector_memory.reader(source, computed, n) for n in (lanes, 8, 0))
-    return njit(bound(over_windows.copy_row, {**vars(over_windows), "k": k}), tag, inline=False)
+    return njit(bound(over_windows.copy_row, {**vars(over_windows), "k": k}), inline=False)
 
 
 def fingerprint(kind: KernelKind) -> str:

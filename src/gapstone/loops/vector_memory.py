@@ -3,6 +3,7 @@
 `storage` is the type that numbers have in memory (bf16, u8, …), `kind` the type they are computed with.
 """
 
+from functools import lru_cache
 from typing import Any
 
 from llvmlite import ir
@@ -66,6 +67,7 @@ def store(builder: Any, value: Any, address: Any, storage: str) -> None:
     builder.store(narrow(builder, value, storage), pointer(builder, address), align=BYTES[storage])
 
 
+@lru_cache
 def reader(storage: str, kind: str, lanes: int) -> Any:
     """read(address): so many numbers that lie side by side; `lanes` 0: a number, not a vector."""
 
@@ -81,6 +83,7 @@ def reader(storage: str, kind: str, lanes: int) -> Any:
     return read
 
 
+@lru_cache
 def writer(storage: str | None = None) -> Any:
     """write(address, value): a vector's numbers side by side, or one number; None: as they are computed."""
 
@@ -102,6 +105,7 @@ def not_zero(builder: Any, address: Any, kind: ir.Type) -> Any:
     return builder.icmp_unsigned("!=", builder.load(pointer(builder, address), align=1, typ=kind), constant(kind, 0))
 
 
+@lru_cache
 def mask_reader(lanes: int) -> Any:
     """read_mask(address): a byte per lane; true where it is not 0."""
 
@@ -116,6 +120,7 @@ def mask_reader(lanes: int) -> Any:
     return read_mask
 
 
+@lru_cache
 def pair_splitter(storage: str, kind: str, lanes: int) -> Any:
     """split(address, even, odd): of 2 x lanes numbers the even ones to one address, the odd ones to the other."""
 
@@ -138,6 +143,7 @@ def pair_splitter(storage: str, kind: str, lanes: int) -> Any:
     return split
 
 
+@lru_cache
 def pair_weaver(kind: str, storage: str, lanes: int) -> Any:
     """weave(even, odd, address, add): the other way round; added to what is there if `add`."""
 
@@ -161,6 +167,7 @@ def pair_weaver(kind: str, storage: str, lanes: int) -> Any:
     return weave
 
 
+@lru_cache
 def turner(source: str, kind: str, to: str) -> Any:
     """turn(address, bytes, to, to_bytes): 8 rows of 8 numbers become 8 columns."""
 

@@ -7,6 +7,7 @@ compiled for it as they stand: `s / n`, `x > 0.0`, `a & b`. Written out because 
 
 import operator
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from llvmlite import ir
@@ -159,6 +160,7 @@ def _negate(context: Any, builder: Any, sig: Any, values: Any) -> Any:
     return builder.fneg(values[0]) if _is_float(sig.args[0]) else builder.neg(values[0])
 
 
+@lru_cache
 def lanes_of(kind: str, lanes: int) -> tuple[Any, Any]:
     """full(value): that number in every lane; counting(): 0, 1, 2, … as int32."""
 
@@ -181,6 +183,7 @@ def lanes_of(kind: str, lanes: int) -> tuple[Any, Any]:
     return full, counting
 
 
+@lru_cache
 def state_maker(kind: str, lanes: int, positions: tuple[int, ...]) -> Any:
     """as_state(parts): every part a vector; those in `positions` of int32."""
 
@@ -238,6 +241,7 @@ def scaled(typing: Any, state: Any, weight: Any) -> Any:
     return state(state, weight), emit
 
 
+@lru_cache
 def replacer(part: int) -> Any:
     """replace(state, value): a state with another number in one part."""
 

@@ -176,8 +176,8 @@ class WindowKernel:
     ) -> FunctionType:  # fmt: skip
         """The template's entry, which calls its part for what lies inside the map (`k.…_inside`) and at its edge.
 
-        `names`: of the entry and the part. `functions(self, edge)`: what both call. `tag` makes every helper's name its
-        own (decision 0007).
+        `names`: of the entry and the part. `functions(self, edge)`: what both call. `tag`: a hash of all that
+        the kernel is made of.
         """
         entry, part = names
         k = namespace(functions(self, False))
@@ -185,8 +185,8 @@ class WindowKernel:
             edge = where == "edge"
             space = {**vars(template), **numbers, "k": namespace(functions(self, edge)), "EDGE": edge}
             for helper in vars(template).get("INLINED", ()):
-                space[helper.__name__] = njit(bound(helper, space), f"{where}_{tag}")
-            setattr(k, f"{part}_{where}", njit(bound(space[part], space), f"{where}_{tag}", inline=False))
+                space[helper.__name__] = njit(bound(helper, space))
+            setattr(k, f"{part}_{where}", njit(bound(space[part], space), inline=False))
         name = f"{entry}_{self.op}_{self.storage}_{tag}"
         return bound(vars(template)[entry], {**vars(template), **numbers, "k": k}, name)
 

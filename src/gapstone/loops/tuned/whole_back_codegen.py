@@ -59,7 +59,7 @@ class WholeMapBack:
         return 32 if self.needs_x else 64
 
     def bind(self, tag: str) -> Any:
-        """rows_backward or columns_backward of this pool; `tag` makes every helper's name its own (decision 0007)."""
+        """rows_backward or columns_backward of this pool, named by a hash of all that it is made of."""
         template: Any = whole_columns_back if self.columns else whole_rows_back
         names: dict[str, Any] = {
             **vars(template), "POSITIONS": self.positions, "MASKED": self.masked, "NEEDS_X": self.needs_x,
@@ -72,13 +72,13 @@ class WholeMapBack:
             for where, lanes in (("wide", self.wide), ("edge", LANES)):
                 near = {**names, "k": namespace(column_functions(self, lanes, where == "edge"))}
                 for function in (template.parameter, template.known_from, template.factors_from, template.piece):
-                    near[function.__name__] = njit(bound(function, near), f"{where}_{tag}", inline=False)
+                    near[function.__name__] = njit(bound(function, near), inline=False)
                 setattr(k, f"piece_{where}", near["piece"])
             backward = whole_columns_back.columns_backward
         else:
             own = names["k"] = namespace(row_functions(self))
-            own.sweep = njit(bound(template.sweep, names), tag)
-            k.room, k.group = own.room, njit(bound(template.group, names), tag, inline=False)
+            own.sweep = njit(bound(template.sweep, names))
+            k.room, k.group = own.room, njit(bound(template.group, names), inline=False)
             backward, names = whole_rows.each_group, {**vars(whole_rows), **names}
         return bound(backward, {**names, "k": k}, f"{backward.__name__}_{self.op}_{self.storage}_{tag}")
 

@@ -46,7 +46,7 @@ class WholeMap:
         return 32 if self.referenced else 64
 
     def bind(self, tag: str) -> Any:
-        """rows_forward or columns_forward of this pool; `tag` makes every helper's name its own (decision 0007)."""
+        """rows_forward or columns_forward of this pool, named by a hash of all that it is made of."""
         template: Any = whole_columns if self.columns else whole_rows
         numbers: dict[str, Any] = {
             "REFERENCED": self.referenced, "MASKED": self.masked, "GIVEN": self.referenced,
@@ -56,21 +56,21 @@ class WholeMap:
         k = namespace({})
         names = {**vars(template), **numbers, "k": k}
 
-        def helper(function: Any, where: str, functions: dict[str, Any], inline: bool = False) -> Any:
-            return njit(bound(function, {**names, "k": namespace(functions)}), f"{where}_{tag}", inline)
+        def helper(function: Any, functions: dict[str, Any], inline: bool = False) -> Any:
+            return njit(bound(function, {**names, "k": namespace(functions)}), inline)
 
         if self.columns:
             k.room = stack(CHANNELS_PER_TASK * whole_columns.WAITING)
             for where, lanes in (("wide", self.wide), ("edge", LANES)):
                 functions, loops = column_functions(self, lanes, where == "edge")
                 for name, own in loops.items():
-                    functions[f"pillar_{name}"] = helper(whole_columns.pillar, f"{name}_{where}", own)
-                setattr(k, f"piece_{where}", helper(whole_columns.piece, where, functions))
+                    functions[f"pillar_{name}"] = helper(whole_columns.pillar, own)
+                setattr(k, f"piece_{where}", helper(whole_columns.piece, functions))
         else:
             functions, loops = row_functions(self)
             for name, own in loops.items():
-                functions[f"sweep_{name}"] = helper(whole_rows.sweep, name, own, True)
-            vars(k).update(functions, group=helper(whole_rows.group, "", functions))
+                functions[f"sweep_{name}"] = helper(whole_rows.sweep, own, True)
+            vars(k).update(functions, group=helper(whole_rows.group, functions))
         forward = whole_columns.columns_forward if self.columns else whole_rows.each_group
         return bound(forward, names, f"{forward.__name__}_{self.op}_{self.storage}_{tag}")
 

@@ -173,7 +173,7 @@ def pytest_collection_finish():
     gc.freeze()
 
 
-LONGEST = ("contract", "compare", "docs/test_examples.py", "damage", "test_foreign_text.py", "export", "runtime",
+LONGEST = ("contract", "comparing", "docs/test_examples.py", "damage", "test_foreign_text.py", "export", "runtime",
            "test_cli.py", "tuned", "testing", "accelerating", "converting", "serve", "swapping", "nets", "explaining",
            "data")  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from gapstone.console.formatting import count_noun
 from gapstone.statistics.by_group import Groups
@@ -93,7 +93,7 @@ def interval(
     mean = float(x.mean())
     if len(x) < FEWEST_FOR_INTERVAL:
         return mean, None
-    half = float(stats.t.ppf((1 + confidence) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x)))
+    half = float(special.stdtrit(len(x) - 1, (1 + confidence) / 2) * x.std(ddof=1) / np.sqrt(len(x)))
     low, high = max(within[0], mean - half), min(within[1], mean + half)
     return mean, None if (low, high) == within else (low, high)
 
@@ -153,7 +153,7 @@ def share_interval(
         critical = error.quantile(1 - confidence) / error.standard_error
         answers = min(mean * (1 - mean) / error.standard_error**2, answers)
     else:  # all right, or all wrong, with every seed: as many as there are images, by their weight
-        critical = float(stats.norm.ppf((1 + confidence) / 2))
+        critical = float(special.ndtri((1 + confidence) / 2))
         answers = (estimate.worth or estimate.error.images) * AGREEMENT / agreement
     answers = max(answers if most is None else min(answers, most), 1.0)
     z = critical**2 / answers

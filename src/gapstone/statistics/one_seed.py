@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 from gapstone.statistics.by_group import by_group, evenness
 from gapstone.statistics.compare_pairs import holm, verdict
@@ -54,7 +54,7 @@ def image_interval(
     if n < 2 or (groups is not None and len(np.unique(groups)) < 2):
         return None
     square, freedom, most = _mean_square(values, groups, strata)
-    student = float(stats.t.ppf((1 + confidence) / 2, freedom))
+    student = float(special.stdtrit(freedom, (1 + confidence) / 2))
     if not unit.is_share:
         half = student * float(np.sqrt(square))
         return max(unit.low, mean - half), min(unit.high, mean + half)
@@ -72,7 +72,7 @@ def image_interval(
 
 
 def _normal(confidence: float) -> float:
-    return float(stats.norm.ppf((1 + confidence) / 2))
+    return float(special.ndtri((1 + confidence) / 2))
 
 
 def _mean_square(values: Values, groups: Numbers | None, strata: Numbers | None = None) -> tuple[float, float, float]:
@@ -148,18 +148,18 @@ def compare_models(
     freedom = {
         name: _mean_square(reference if strata is None else d, groups, strata)[1] for name, d in differences.items()
     }
-    ps = [float(2 * stats.t.sf(abs(centre) / spread, freedom[name])) for name, (centre, spread) in errors.items()]
+    ps = [float(2 * special.stdtr(freedom[name], -abs(centre) / spread)) for name, (centre, spread) in errors.items()]
 
     def around(name: str, level: float) -> tuple[float, float]:
         centre, spread = errors[name]
-        half = float(stats.t.ppf(1 - level / 2, freedom[name])) * spread
+        half = float(special.stdtrit(freedom[name], 1 - level / 2)) * spread
         return max(-unit.reach, centre - half), min(unit.reach, centre + half)
 
     pairs = []
     for name, p, p_holm in zip(others, ps, holm(ps), strict=True):
         d, level = differences[name], 1 - confidence
         centre, spread = _error(d, FOR_EQUIVALENCE * agreement, groups, strata)
-        half = float(stats.t.ppf(1 - level / 2, freedom[name])) * spread
+        half = float(special.stdtrit(freedom[name], 1 - level / 2)) * spread
         same = None if unit.margin is None else (centre - half, centre + half)
         word = verdict(unit.gain(float(d.mean())), p_holm, unit.margin or 0.0, level, same)
         bounds = around(name, level), around(name, level / len(others))

@@ -9,7 +9,7 @@ from functools import partial
 from math import sqrt
 from typing import NamedTuple
 
-from scipy import stats
+from scipy import special
 
 from gapstone.console.formatting import count_noun
 from gapstone.statistics.difference import (
@@ -132,7 +132,7 @@ def _images_of_folds(
 ) -> tuple[int, int] | tuple[None, None]:
     """As many folds of more images, as the error falls with their square root."""
     repeats, tested = estimate.error.repeats, estimate.error.images
-    doubt = (repeats - 1) / float(stats.chi2.ppf(1 - CAUTION, repeats - 1))
+    doubt = (repeats - 1) / float(special.chdtri(repeats - 1, CAUTION))
     error = ErrorDistribution(estimate.error.by_repeat * doubt**0.5, repeats, estimate.error.by_image, tested)
     reached = provably_equal(error, level) if equal else detectable(error, level)
     images = tested * max(1.0, reached / target) ** 2

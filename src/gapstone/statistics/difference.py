@@ -77,8 +77,8 @@ class ErrorDistribution:
 @lru_cache
 def _chi_squared(df: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Quadrature points and weights of chi²[df] / df: trapezoids over its logarithm, exact to about 1e-10."""
-    ends = 2 * special.gammaincinv(df / 2, 1e-15), 2 * special.gammainccinv(df / 2, 1e-15)
-    log = np.linspace(*np.log(ends), 300)
+    low, high = 2 * special.gammaincinv(df / 2, 1e-15), 2 * special.gammainccinv(df / 2, 1e-15)
+    log = np.linspace(np.log(low), np.log(high), 300)
     exponent = df / 2 * log - np.exp(log) / 2  # of the density times chi², but for a factor
     weight = np.exp(exponent - exponent.max())
     return np.exp(log) / df, weight / weight.sum()

@@ -50,6 +50,13 @@ class BackboneChoice:
     """Where its weights come from and what happens to them, in words."""
 
 
+def check_start(pretrained: bool, weights: str | None, mode: BackboneMode) -> None:
+    """Raises ValueError where it should begin both with random weights and with trained ones."""
+    if mode == "scratch" and (pretrained or weights):
+        given = "--pretrained" if pretrained else f"--weights {weights}"
+        raise ValueError(f"--from-scratch and {given}: the backbone starts from random weights, or from trained ones.")
+
+
 def choose_backbone(
     name: str | None, pretrained: bool, weights: str | None, mode: BackboneMode, side: int
 ) -> BackboneChoice:
@@ -65,9 +72,7 @@ def choose_backbone(
     Raises:
         ValueError: options that contradict each other; frozen or finetuned without trained weights.
     """
-    if mode == "scratch" and (pretrained or weights):
-        given = "--pretrained" if pretrained else f"--weights {weights}"
-        raise ValueError(f"--from-scratch and {given}: the backbone starts from random weights, or from trained ones.")
+    check_start(pretrained, weights, mode)
     if name is not None and (own := own_facts(name)) is not None:
         if pretrained or weights:
             given = "--pretrained" if pretrained else f"--weights {weights}"

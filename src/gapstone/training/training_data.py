@@ -37,7 +37,7 @@ from gapstone.nets.on_meta import on_meta
 from gapstone.nets.own_features import OwnFacts, own_facts
 from gapstone.storage.paths import check_input
 from gapstone.training.balance import Balance, check_balance
-from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, choose_backbone
+from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, check_start, choose_backbone
 from gapstone.training.loop import PrecisionChoice, Rows, TrainSettings
 from gapstone.training.rates_and_epochs import epochs_for, learning_rate_for
 
@@ -330,10 +330,12 @@ def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSetting
 
 def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode, reads: Sequence[Reads]) -> None:
     """Raises ValueError for options that are wrong whatever the images are: checking those may take minutes."""
+    named = display(weights) if weights is not None else None
+    check_start(options.pretrained, named, mode)  # a network takes seconds to look at
     if options.size is not None:
         parse_size(options.size)
     if weights is not None:
-        check_input(f"--weights {display(weights)}", weights)
+        check_input(f"--weights {named}", weights)
     if options.backbone is not None:
         own = own_facts(options.backbone)
         with on_meta() if own is None else nullcontext():  # shapes alone: no memory, no weights
@@ -342,13 +344,11 @@ def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode
         for read in reads:
             features.check_reads(read)
     name = options.backbone if weights is None else options.backbone or "of --weights"
-    choose_backbone(name, options.pretrained, display(weights) if weights is not None else None, mode, side=0)
+    choose_backbone(name, options.pretrained, named, mode, side=0)
+    backbone = options.backbone or DEFAULT
+    if options.pretrained and not backbone.startswith("timm:"):
+        raise ValueError(f"--pretrained: {backbone} starts from random weights; timm:resnet18 has pretrained ones.")
     if options.pretrained:
-        backbone = options.backbone or DEFAULT
-        if not backbone.startswith("timm:"):
-            raise ValueError(
-                f"--pretrained: {backbone} starts from random weights; --backbone timm:resnet18 has pretrained ones."
-            )
         nets.check_pretrained(backbone.removeprefix("timm:"))
 
 

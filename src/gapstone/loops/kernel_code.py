@@ -67,7 +67,9 @@ def made_of(function: Any) -> tuple[object, ...] | None:
     if not all(isinstance(part, Hashable) for part in parts):
         return None
     # 1, 1.0 and True are equal, and 0.0 and -0.0
-    return code, *((type(part), repr(part) if isinstance(part, (float, np.floating, tuple)) else part) for part in parts)
+    return code, *(
+        (type(part), repr(part) if isinstance(part, (float, np.floating, tuple)) else part) for part in parts
+    )
 
 
 @lru_cache

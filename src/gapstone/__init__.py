@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gapstone.inspecting import Inspection as Inspection
     from gapstone.inspecting.inspect import inspect as inspect
     from gapstone.library.compare import compare as compare
+    from gapstone.library.comparison import Comparison as Comparison
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
     from gapstone.maps.open_model import open_model as open_model
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 PUBLIC = {
     "Boxes": "gapstone.regions",
     "Classifier": "gapstone.models.classifier",
+    "Comparison": "gapstone.library.comparison",
     "Definition": "gapstone.pools",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",

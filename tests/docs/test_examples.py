@@ -19,6 +19,7 @@ TOKENS = (
     "from gapstone.heads import Reads; from gapstone.models.classifier import Classifier; "
     "from gapstone.images.preprocessing import Preprocessing"
 )
+COMPARED = "from tests.docs.world import compared; result = compared()"
 SETUP = {
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
     "Boxes": "map = np.random.rand(480, 640)",
@@ -86,6 +87,24 @@ SETUP = {
     "swap_head": "import torchvision",
     "swapped": "import torchvision",
     "sweep": "map = np.random.rand(100, 100)",
+    **dict.fromkeys(
+        (
+            "Comparison",
+            "Comparison.open",
+            "Comparison.predictions",
+            "Comparison.plot",
+            "Comparison.maps",
+            "Comparison.report",
+            "Comparison.model",
+            "HeadResult",
+            "Pair",
+            "TrialResult",
+            "MeanOfTrials",
+            "Entries",
+            "Entries.frame",
+        ),
+        COMPARED,
+    ),
     "unwrapped": "w, b = torch.rand(2, 2), torch.rand(2)",
 }
 """By docstring: what its examples take from around them."""
@@ -100,7 +119,6 @@ EXCLUDED = {
     "BlockDigest": FRAGMENT,
     "Checkpoint": FILES,
     "Classifier": FRAGMENT,
-    "Comparison": LONG,
     "OwnFeatures": FRAGMENT,
     "load": FRAGMENT,
     "Explainer": FRAGMENT,

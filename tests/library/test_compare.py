@@ -67,6 +67,7 @@ def test_of_a_network_and_a_head_of_ones_own(tmp_path):
         assert model.head.spec == entry["head"]
         assert isinstance(model.head.module, Gated) == (entry["head"] == "mine")
     assert not list((result.out / "trials").glob("*/weights.safetensors"))
+    check_kept(result)
     # again: nothing is trained, the same numbers; an edited network is another
     trials.clear()
     again = gs.compare("digits", **arguments, on_trial=trials.append)
@@ -76,6 +77,21 @@ def test_of_a_network_and_a_head_of_ones_own(tmp_path):
     edited = gs.compare("digits", **arguments | {"backbone": lambda: Net(5), "heads": ["gap"]}, on_trial=trials.append)
     assert len(trials) == 2
     assert edited.results["settings"]["backbone"] != result.results["settings"]["backbone"]
+
+
+def check_kept(result):
+    """Models and predictions of the comparison are those of its numbers."""
+    assert isinstance(result.model("mine").head.module, Gated)  # the network is known in this process
+    assert result.model().head.spec == result.results["models"][0]["head"]
+    with pytest.raises(ValueError, match=r'no model of gap with seed 7 was kept.*kept: .*keep="all"'):
+        result.model("gap", seed=7)
+    answers = result.predictions(probabilities=True)
+    assert answers.groupby("head")["correct"].mean().to_dict() == pytest.approx(
+        {head.name: head.accuracy.mean for head in result}
+    )
+    assert answers.filter(like="p(").to_numpy().sum(1) == pytest.approx(1, abs=1e-5)
+    assert set(result.predictions("mine")["head"]) == {"mine"}
+    assert len(result.maps(2).axes) == 2 * 3  # a head of one's own has maps, too
 
 
 def test_words_of_python():

@@ -1,7 +1,8 @@
-"""Charts as inline SVG whose colours are the page's CSS variables, so that they follow its light and dark themes.
+"""Charts of results: for pages, and as Matplotlib figures.
 
-The charts hold no names (of classes, files, heads): the page's text has them, where browsers shape every script right.
-They are 360 units wide: one column on a phone, two or three on a desk.
+In a page they are inline SVG whose colours are the page's CSS variables, so that they follow its light and dark themes.
+They hold no names (of classes, files, heads): the page's text has them, where browsers shape every script right. They
+are 360 units wide: one column on a phone, two or three on a desk.
 """
 
 import io
@@ -27,31 +28,49 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 COLOURS = 7  # those of Okabe & Ito, for every kind of colour vision, without yellow, which is illegible on white
 MARKERS = "os^DvPX"
 LINES = ("-", "--", "-.", ":")
-INK, GRID, SOFT = "#0a0000", "#0a0001", "#0a0002"
-"""Placeholder colours that no chart has otherwise; `_svg` replaces them by the page's variables."""
 FEW = 10  # predictions: the accuracy of fewer is drawn hollow
 MOST_POINTS = 80  # of a training curve: more are invisible
 
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "gapstone",
-    "font.size": 11.5,
-    "text.parse_math": False,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "lines.solid_capstyle": "round",
-}
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a chart."""
+
+    ink: str
+    grid: str
+    soft: str
+    heads: tuple[str, ...]
+
+    def rc(self) -> dict[Any, Any]:
+        """Matplotlib's settings."""
+        return {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "gapstone",
+            "font.size": 11.5,
+            "text.parse_math": False,
+            "text.color": self.ink,
+            "axes.edgecolor": self.soft,
+            "axes.labelcolor": self.ink,
+            "axes.linewidth": 0.8,
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "grid.color": self.grid,
+            "grid.linewidth": 0.8,
+            "xtick.color": self.ink,
+            "ytick.color": self.ink,
+            "xtick.major.size": 0,
+            "ytick.major.size": 0,
+            "lines.solid_capstyle": "round",
+        }
+
+
+PAGE = Palette("#0a0000", "#0a0001", "#0a0002", tuple(f"#0a0b{number:02x}" for number in range(COLOURS)))
+"""Placeholders that no chart has otherwise; `_svg` replaces them by the page's variables."""
+PAPER = Palette(
+    "#1d2023", "#e2e2dd", "#6a6e73", ("#0072b2", "#d55e00", "#009e73", "#b5548c", "#c98500", "#3f9fd6", "#1d2023")
+)
+"""The page's light theme."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +78,11 @@ class ChartStyle:
     """The colour, marker and line of a head in all charts; any one of them identifies it."""
 
     number: int
+    palette: Palette = PAGE
 
     @property
     def colour(self) -> str:
-        return f"#0a0b{self.number % COLOURS:02x}"
+        return self.palette.heads[self.number % COLOURS]
 
     @property
     def variable(self) -> str:
@@ -78,7 +98,7 @@ class ChartStyle:
 
     def key(self) -> Markup:
         """The line with its marker before the head's name."""
-        with _figure(0.42, 0.17, grid=False) as (figure, axes):
+        with drawing(self.palette, 0.42, 0.17, grid=False) as (figure, axes):
             axes.set_axis_off()
             axes.set_position((0, 0, 1, 1))
             axes.plot([0, 2], [0, 0], color=self.colour, linestyle=self.line, linewidth=1.8)
@@ -88,10 +108,34 @@ class ChartStyle:
             return _svg(figure, None)
 
 
+@dataclass(frozen=True)
+class Chart:
+    """A figure, and what it shows in words; in a page it is the <svg> element."""
+
+    figure: Figure
+    label: str
+
+    def __html__(self) -> Markup:
+        with style(**PAGE.rc()):
+            return _svg(self.figure, self.label)
+
+
+class ShownFigure(Figure):
+    """A figure that notebooks show, also where Matplotlib's own display is not set up."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
 @contextmanager
-def _figure(width: float = 5.0, height: float = 3.5, grid: bool = True) -> Iterator[tuple[Figure, Axes]]:
-    with style(**STYLE, **{"axes.grid": grid}):
-        figure = Figure(figsize=(width, height), layout="constrained" if grid else None)
+def drawing(
+    palette: Palette, width: float = 5.0, height: float = 3.5, grid: bool = True
+) -> Iterator[tuple[Figure, Axes]]:
+    """A figure of this size in inches, with its axes."""
+    with style(**palette.rc(), **{"axes.grid": grid}):
+        figure = ShownFigure(figsize=(width, height), layout="constrained" if grid else None)
         yield figure, figure.add_subplot()
 
 
@@ -112,7 +156,7 @@ def _svg(figure: Figure, label: str | None) -> Markup:
     text = re.sub(r"font: ([\d.]+px) [^;\"]+", r"font-size: \1", text)  # before Matplotlib 3.10
     text = re.sub(r"<[^>]*>", lambda tag: re.sub(r"\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", tag[0]), text)
     text = re.sub(r"#0a0b0(\d)", r"var(--h\1)", text)
-    for placeholder, variable in ((INK, "var(--ink)"), (GRID, "var(--grid)"), (SOFT, "var(--soft)")):
+    for placeholder, variable in ((PAGE.ink, "var(--ink)"), (PAGE.grid, "var(--grid)"), (PAGE.soft, "var(--soft)")):
         text = text.replace(placeholder, variable)
     return Markup(re.sub(r"\s*\n\s*", "\n", text).strip())
 
@@ -128,17 +172,17 @@ def _score_axis(axes: Axes, metric: dict[str, Any]) -> None:
         _percent(axes)
 
 
-def cost(heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> Markup | None:
+def cost(heads: Sequence[dict[str, Any]], metric: dict[str, Any], palette: Palette = PAGE) -> Chart | None:
     """The metric on the test images, with its interval, against the number of parameters."""
     shown = [(i, head) for i, head in enumerate(heads) if head["deciding"]["mean"] is not None]
     if not shown:
         return None
-    with _figure() as (figure, axes):
+    with drawing(palette) as (figure, axes):
         axes.set_xscale("log")
         sizes = [head["parameters"] for _, head in shown]
         aside = (3.2 * max(sizes) / min(sizes)) ** 0.03  # heads of equal cost are drawn side by side
         for place, (i, head) in enumerate(shown):
-            look, stat = ChartStyle(i), head["deciding"]
+            look, stat = ChartStyle(i, palette), head["deciding"]
             x = head["parameters"] * aside ** sizes[:place].count(head["parameters"])
             if stat["ci95"]:
                 axes.plot([x, x], stat["ci95"], color=look.colour, linewidth=1.6, alpha=0.75)
@@ -151,14 +195,16 @@ def cost(heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> Markup | No
         axes.tick_params(axis="x", which="both", length=3, pad=4)
         axes.set_xlabel("parameters of the whole network")
         _score_axis(axes, metric)
-        return _svg(figure, f"Test {metric['words']} of each head, with its interval, against the number of parameters")
+        return Chart(
+            figure, f"Test {metric['words']} of each head, with its interval, against the number of parameters"
+        )
 
 
-def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | None:
+def curves(heads: Sequence[dict[str, Any]], key: str, label: str, palette: Palette = PAGE) -> Chart | None:
     """A thin line per trial, and a thick line for their mean over the epochs that all have."""
-    with _figure() as (figure, axes):
+    with drawing(palette) as (figure, axes):
         for i, head in enumerate(heads):
-            look = ChartStyle(i)
+            look = ChartStyle(i, palette)
             runs = [run for run in head["curves"] if run[key]]
             for run in runs[:10]:
                 x, y = _thin(run["epoch"], run[key])
@@ -181,16 +227,18 @@ def curves(heads: Sequence[dict[str, Any]], key: str, label: str) -> Markup | No
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
             axes.yaxis.set_minor_locator(LogLocator(subs=()))
-        return _svg(figure, f"{label} by epoch: a line for each head's mean, thin lines for its trials")
+        return Chart(figure, f"{label} by epoch: a line for each head's mean, thin lines for its trials")
 
 
-def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any], metric: dict[str, Any]) -> Markup:
+def labels(
+    heads: Sequence[dict[str, Any]], curve: dict[str, Any], metric: dict[str, Any], palette: Palette = PAGE
+) -> Chart:
     """The metric on the test images, with its intervals, against labelled images; `heads` are those of the curve."""
-    with _figure() as (figure, axes):
+    with drawing(palette) as (figure, axes):
         axes.set_xscale("log")
         images = [point["images"] for point in curve["points"]]
         for i, head in enumerate(heads):
-            look = ChartStyle(i)
+            look = ChartStyle(i, palette)
             aside = 1.02 ** (i - (len(heads) - 1) / 2)  # intervals side by side
             stats = [(x * aside, stat) for x, stat in zip(images, head["score"], strict=True) if stat["values"]]
             for x, stat in stats:
@@ -202,18 +250,20 @@ def labels(heads: Sequence[dict[str, Any]], curve: dict[str, Any], metric: dict[
         axes.minorticks_off()
         axes.set_xlabel("labelled images, training and validation")
         _score_axis(axes, metric)
-        return _svg(figure, f"Test {metric['words']} against the number of labelled images, a line for each head")
+        return Chart(figure, f"Test {metric['words']} against the number of labelled images, a line for each head")
 
 
-def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labels: tuple[str, str]) -> Markup | None:
+def robustness(
+    heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labels: tuple[str, str], palette: Palette = PAGE
+) -> Chart | None:
     """The accuracy on moved (shift) or resized (sizes) test images."""
-    with _figure() as (figure, axes):
+    with drawing(palette) as (figure, axes):
         for i, head in enumerate(heads):
             if not head[group]:
                 continue
             points = [(a, b) for a, b in zip(head[group][x], head[group][y], strict=True) if b is not None]
             if points:
-                look = ChartStyle(i)
+                look = ChartStyle(i, palette)
                 axes.plot(*zip(*points, strict=True), color=look.colour, linestyle=look.line, linewidth=2,
                           marker=look.marker, markersize=6)  # fmt: skip
         if not axes.lines:
@@ -225,21 +275,23 @@ def robustness(heads: Sequence[dict[str, Any]], group: str, x: str, y: str, labe
         if group == "sizes":
             axes.xaxis.set_major_formatter(FuncFormatter(lambda scale, _: f"{scale:g}×"))
         _percent(axes)
-        return _svg(figure, f"{labels[1]} against {labels[0]}, a line for each head")
+        return Chart(figure, f"{labels[1]} against {labels[0]}, a line for each head")
 
 
-def reliability(bins: dict[str, Any], number: int, x_axis: str = "confidence", y_axis: str = "accuracy") -> Markup:
+def reliability(
+    bins: dict[str, Any], number: int, x_axis: str = "confidence", y_axis: str = "accuracy", palette: Palette = PAGE
+) -> Chart:
     """Accuracy against confidence; bars show the number of predictions with that confidence.
 
     With several labels the probability of a class, and the share of such images that have it.
     """
-    look = ChartStyle(number)
+    look = ChartStyle(number, palette)
     edges, count = np.array(bins["edges"]), np.array(bins["count"], float)
     columns = zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True)
     filled = [(confidence, accuracy, n >= FEW) for confidence, accuracy, n in columns if n]
-    with _figure(2.5, 2.5) as (figure, axes):
-        axes.bar(edges[:-1], 0.25 * count / max(count.max(), 1), np.diff(edges), align="edge", color=GRID)
-        axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle=(0, (4, 3)))
+    with drawing(palette, 2.5, 2.5) as (figure, axes):
+        axes.bar(edges[:-1], 0.25 * count / max(count.max(), 1), np.diff(edges), align="edge", color=palette.grid)
+        axes.plot([0, 1], [0, 1], color=palette.soft, linewidth=1, linestyle=(0, (4, 3)))
         if filled:
             x, y, enough = (np.array(column) for column in zip(*filled, strict=True))
             axes.plot(x, y, color=look.colour, linewidth=1, alpha=0.5)
@@ -255,7 +307,7 @@ def reliability(bins: dict[str, Any], number: int, x_axis: str = "confidence", y
         _percent(axes)
         _percent(axes, "x")
         what = f"{y_axis[:1].upper()}{y_axis[1:]} against the {x_axis} of the predictions"
-        return _svg(figure, f"{what}, beside the ideal diagonal")
+        return Chart(figure, f"{what}, beside the ideal diagonal")
 
 
 def _thin(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -16,8 +16,8 @@ from typing import Any
 from markupsafe import Markup
 
 from gapstone.comparing.remarks import learned_with
-from gapstone.comparing.report import charts, number_text, report_pictures
-from gapstone.comparing.report.charts import ChartStyle
+from gapstone.comparing.report import number_text, report_pictures
+from gapstone.comparing.report.report_charts import CHARTS, draw, heads_of, reliability
 from gapstone.comparing.speed_differences import against, caution
 from gapstone.console.formatting import pages
 from gapstone.drawing.confusion_picture import FEW, confusion_picture
@@ -73,7 +73,7 @@ def fill(
     environment.filters |= {name: getattr(number_text, name) for name in FILTERS}
     # results of earlier versions lack some entries
     results = {"shift_pairs": [], "localisation": None, "localisation_pairs": []} | results
-    settings, heads = results["settings"], _heads(results)
+    settings, heads = results["settings"], heads_of(results)
     created = datetime.fromisoformat(results["created"])
     metric = results["metrics"][0]["words"]
     pictures = dict(enumerate(worst))
@@ -98,8 +98,8 @@ def fill(
         "by_chance": number_text.by_chance(results["data"]),
         "busy": caution(results["heads"]),
         "timing": against(results["heads"], settings["baseline"]),
-        "charts": _charts(heads, results["metrics"][0], multi_label),
-        "curve": _curve(results, heads, results["metrics"][0]),
+        "charts": _charts(results, heads),
+        "curve": _curve(results, heads),
         "tuning": settings.get("tuning"),  # results of earlier versions have none
         "maps": maps,
         "ticks": _ticks(maps.largest) if maps else [],
@@ -117,25 +117,6 @@ def fill(
     return environment.get_template("report.html.j2").render(results | page)
 
 
-def _heads(results: dict[str, Any]) -> list[dict[str, Any]]:
-    by_head, localised = ({pair["a"]: pair for pair in results[key]} for key in ("pairs", "localisation_pairs"))
-    return [
-        {
-            "localisation": None,
-            **head,
-            "look": ChartStyle(i),
-            "key": ChartStyle(i).key(),
-            "deciding": number_text.deciding(head, results["settings"]),
-            "beside_training": number_text.beside_training(head, results["data"]),
-            "when_moved": head.get("shift_balanced_accuracy") or head.get("shift_accuracy"),
-            "is_baseline": head["head"] == results["settings"]["baseline"],
-            "pair": by_head.get(head["head"]),
-            "localisation_pair": localised.get(head["head"]),
-        }
-        for i, head in enumerate(results["heads"])
-    ]
-
-
 def _localised_classes(heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row for each class with boxes, with several labels per image, and at the end the mean of the classes."""
     shown = [head["localisation"]["classes"] for head in heads if (head["localisation"] or {}).get("classes")]
@@ -150,8 +131,8 @@ def _localised_classes(heads: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: dict[str, Any]) -> dict[str, Any] | None:
-    """The chart of accuracy against labelled images, and a row for each head."""
+def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """What is measured against labelled images, and a row for each head."""
     if (curve := results.get("curve")) is None:  # results of earlier versions have none
         return None
     found = {(pair["a"], pair["per_class"]): pair["verdict"] for pair in curve["pairs"]}
@@ -160,36 +141,13 @@ def _curve(results: dict[str, Any], heads: Sequence[dict[str, Any]], metric: dic
         (head, [(stat, found.get((head["head"], n))) for n, stat in zip(points, entry["score"], strict=True)])
         for head, entry in zip(heads, curve["heads"], strict=True)
     ]
-    return {
-        **curve,
-        "chart": charts.labels(curve["heads"], curve, metric),
-        "rows": rows,
-    }
+    return {**curve, "rows": rows}
 
 
-def _charts(heads: Sequence[dict[str, Any]], metric: dict[str, Any], multi_label: bool) -> dict[str, Any]:
-    score = "balanced_accuracy" if multi_label else "accuracy"
-    words = f"test {score.replace('_', ' ')}"
-    validation = "loss" if multi_label else "accuracy"
-    axes = ("probability", "share with the class") if multi_label else ("confidence", "accuracy")
+def _charts(results: dict[str, Any], heads: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
-        "cost": charts.cost(heads, metric),
-        "validation": charts.curves(heads, f"validation_{validation}", f"validation {validation}"),
-        "loss": charts.curves(heads, "train_loss", "training loss"),
-        "shift": charts.robustness(heads, "shift", "pixels", score, ("moved by, in pixels", words)),
-        "same": charts.robustness(
-            heads,
-            "shift",
-            "pixels",
-            "same_prediction",
-            ("moved by, in pixels", "answered classes that stay" if multi_label else "same prediction as before"),
-        ),
-        "sizes": charts.robustness(heads, "sizes", "scale", score, ("size of the input", words)),
-        "reliability": [
-            (head, charts.reliability(head["reliability"], i, *axes))
-            for i, head in enumerate(heads)
-            if head["reliability"]
-        ],
+        **{name: draw(results, heads, name) for name in CHARTS},
+        "reliability": [(head, reliability(results, i)) for i, head in enumerate(heads) if head["reliability"]],
     }
 
 

@@ -1,0 +1,71 @@
+"""Numbers of results with their intervals and the values behind them, as objects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gapstone.comparing.report import number_text
+
+
+@dataclass(frozen=True)
+class MeanOfTrials:
+    """A mean over trials, with its interval.
+
+    Examples:
+        >>> accuracy = result["gap"].accuracy
+        >>> accuracy  # 94.1 % (92.3 to 95.6), of 5 trials
+        … %…of … trials
+        >>> float(accuracy), accuracy.interval, accuracy.values
+        (0.…)
+    """
+
+    mean: float | None
+    """A fraction, where it is an accuracy; None: not measured, or not defined."""
+    interval: tuple[float, float] | None
+    """With a confidence of 95 %; None with fewer than three trials."""
+    values: tuple[float, ...]
+    """Of each trial, in the order of the seeds."""
+    words: str
+    """What it is: "accuracy"."""
+    factor: float
+    """What it is multiplied by to be shown."""
+    digits: int
+    """Behind the decimal point, where it is shown."""
+
+    @classmethod
+    def of(cls, stat: Mapping[str, Any] | None, words: str, factor: float, digits: int) -> "MeanOfTrials":
+        """From a Stat of results.json; None: not measured."""
+        if stat is None:
+            return cls(None, None, (), words, factor, digits)
+        ends = stat["ci95"]
+        interval = None if ends is None else (float(ends[0]), float(ends[1]))
+        return cls(stat["mean"], interval, tuple(stat["values"]), words, factor, digits)
+
+    def __float__(self) -> float:
+        if self.mean is None:
+            raise ValueError(f"{self.words}: there is no number: it was not measured, or is not defined.")
+        return self.mean
+
+    def __repr__(self) -> str:
+        many = len(self.values)
+        return f"{self.short()}, of {many} trial{'s' if many != 1 else ''}" if self.mean is not None else self.short()
+
+    def short(self) -> str:
+        """The mean with its interval; of two trials, both of them."""
+        if self.mean is None:
+            return "not measured"
+        unit = " %" if self.factor == 100 else ""
+        around = ""
+        if self.interval is not None:
+            around = f" ({self._shown(self.interval[0])} to {self._shown(self.interval[1])})"
+        elif len(self.values) == 2:  # as the report has them
+            around = f" [{self._shown(min(self.values))}, {self._shown(max(self.values))}]"
+        return f"{self._shown(self.mean)}{unit}{around}"
+
+    def cells(self, name: str) -> dict[str, float | None]:
+        """Its columns in a table: the mean, and the ends of the interval."""
+        low, high = self.interval or (None, None)
+        return {name: self.mean, f"{name}_low": low, f"{name}_high": high}
+
+    def _shown(self, value: float) -> str:
+        return number_text.plain(value * self.factor, self.digits)

@@ -39,8 +39,12 @@ def test_usual_names(names: str, parts: list[tuple[str, str, str]]) -> None:
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [("x data y", "is 'x' or 'data' meant"), ("x_train x_test y_test", "no 'labels' array of the train"), ("a b", "no 'images'")],
-)  # fmt: skip
+    [
+        ("x data y", "is 'x' or 'data' meant"),
+        ("x_train x_test y_test", "no 'labels' array of the train"),
+        ("a b", "no 'images'"),
+    ],
+)
 def test_names_that_are_not_clear(names: str, says: str) -> None:
     with pytest.raises(DataError, match=says):
         find_arrays("DATA", names.split())

@@ -194,6 +194,7 @@ def test_the_progress_of_reading() -> None:
         (torch.utils.data.DataLoader(Images()), "give its Dataset: loader.dataset"),
         ([], "a list of 0 images' has no items"),
         ({"train": Images(), "later": Images()}, "keys 'train', 'later'"),
+        ({"pixels": COLOUR[0], "y2": [1]}, "keys 'pixels', 'y2'; expected images and labels"),
         ({"train": Images(), "test": pd.DataFrame()}, "make one with a column split"),
         ([(image, k, 5) for image, k in PAIRS], "its items are 3 parts"),
         ([{"pixels": 0}], "its items have the keys pixels"),

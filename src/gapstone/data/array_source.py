@@ -81,6 +81,11 @@ def find_arrays(what: str, names: Sequence[str]) -> FoundArrays:
     return found
 
 
+def is_array_name(name: str) -> bool:
+    """Whether an array of that name holds images or labels."""
+    return _role(name) is not None
+
+
 def _role(name: str) -> tuple[SplitName | None, bool] | None:
     """(split or None, whether it holds labels) of the array of that name; None if it holds neither."""
     words = name.lower().split("_")

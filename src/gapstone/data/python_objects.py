@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from gapstone.console.formatting import count_noun
+from gapstone.data.array_source import find_arrays, is_array_name
 from gapstone.data.sources import DataError
 from gapstone.data.split_names import SplitName, split_name
 
@@ -71,28 +72,32 @@ def splits_of(data: object) -> dict[SplitName | None, Any]:
     named: dict[SplitName | None, Any] = {split: data[word] for word, split in known.items() if word in data}
     if len(named) < len(data):
         raise DataError(
-            f"DATA is a dictionary with the keys {', '.join(map(repr, data))}; expected train and, if you like, val "
+            f"DATA is a dictionary with the keys {_keys(data)}; expected train and, if you like, val "
             f"and test, each once, or images and labels.\n{OBJECTS}"
         )
     return {None: named["train"]} if set(named) == {"train"} else named
 
 
 def _form_of_mapping(data: Mapping[Any, Any]) -> Form:
-    if len(data) and len(split_name(map(str, data))) == len(data):
-        values = list(data.values())
-        if all(map(_is_arrow, values)):
-            return "arrow"
-        if all(map(_is_pair, values)):
-            return "array splits"
-        if not any(_is_array(value) for value in values):
-            forms = {form_of(value) for value in values}
-            if forms == {"dataset"}:
-                return "dataset"
-            raise DataError(
-                f"DATA is a dictionary of {', '.join(_named(value) for value in values)}; expected Datasets, or pairs "
-                f"(images, labels). Of DataFrames or tables, make one with a column split.\n{OBJECTS}"
-            )
-    return "arrays"
+    values = list(data.values())
+    if any(is_array_name(str(name)) for name in data):
+        return "arrays"
+    if not data or any(_is_array(value) for value in values):
+        raise DataError(f"DATA is a dictionary with the keys {_keys(data)}; expected images and labels.\n{OBJECTS}")
+    if all(map(_is_arrow, values)):
+        return "arrow"
+    if all(map(_is_pair, values)):
+        return "array splits"
+    if {form_of(value) for value in values} == {"dataset"}:
+        return "dataset"
+    raise DataError(
+        f"DATA is a dictionary of {', '.join(_named(value) for value in values)}; expected Datasets, or pairs "
+        f"(images, labels). Of DataFrames or tables, make one with a column split.\n{OBJECTS}"
+    )
+
+
+def _keys(data: Mapping[Any, Any]) -> str:
+    return ", ".join(map(repr, data)) or "(none)"
 
 
 def _is_arrow(data: object) -> bool:
@@ -120,8 +125,6 @@ def _is_array(data: object) -> bool:
 
 def _length_of_arrays(data: object) -> int:
     if isinstance(data, Mapping):
-        from gapstone.data.array_source import find_arrays
-
         parts = find_arrays("DATA", list(map(str, data))).parts
         named = {str(name): value for name, value in data.items()}
         return sum(len(named[images]) for _, images, _ in parts)

@@ -50,7 +50,7 @@ class Item:
     row: int  # the row in Source.array or .encoded, the line in a CSV file (line 1 is the header), or the item's number
 
 
-class Pixels(Protocol):
+class DecodedImages(Protocol):
     """Decoded images by their row: an array (N, H, W, C) uint8, or images of different sizes, each (H, W, C)."""
 
     def __len__(self) -> int: ...
@@ -116,7 +116,7 @@ class Source:
     classes: tuple[str, ...]
     items: Sequence[Item]
     notes: tuple[str, ...] = ()
-    array: Pixels | None = field(default=None, repr=False)
+    array: DecodedImages | None = field(default=None, repr=False)
     """The decoded images of a source without image files."""
     encoded: Sequence[Encoded] | None = field(default=None, repr=False)
     """Where the bytes of image files are that are no files of their own, as in archives."""

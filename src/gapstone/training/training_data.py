@@ -50,8 +50,7 @@ StartProgress = Callable[[str], Callable[[int, int], None]]
 class TrainOptions:
     """The user's options for training; None means: choose automatically."""
 
-    data: Any
-    """A path, or one of the objects that `gapstone.data.open_source` opens."""
+    data: Any  # a path, or one of the objects that `open_source` opens
     backbone: str | None = None
     pretrained: bool = False
     from_scratch: bool = False
@@ -177,9 +176,7 @@ def plan_training(
     reads = [parse(head).reads for head in heads]
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
-    source = open_source(
-        options.data, options.group, options.group_pattern, options.multi_label, start_progress=start_progress
-    )
+    source = open_source(options.data, options.group, options.group_pattern, options.multi_label, start_progress)
     if source.multi_label:
         check_balance(options.balance)
         for head in () if replaceable else heads:

@@ -15,6 +15,7 @@ from gapstone.data import (
     idx_files,
     npz_source,
     table_sources,
+    webdataset_source,
 )
 from gapstone.data.file_names import similar_names
 from gapstone.data.groups import check_options, with_groups
@@ -95,6 +96,8 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
             if idx_files.holds_idx(path):
                 _refuse_several(given, "idx", multi_label)
                 return idx_files.open_idx(given, path)
+            if webdataset_source.holds_shards(path):
+                return webdataset_source.open_webdataset(given, path, group, multi_label)
             return class_folders.open_folder(given, path, multi_label)
         except PermissionError as e:
             raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
@@ -102,7 +105,9 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
         return table_sources.open_csv(given, path, group, multi_label)
     if path.suffix.lower() == ".npz":
         return npz_source.open_npz(given, path, group, multi_label)
-    raise DataError(f"DATA {display(given)!r} is a file that is neither .csv nor .npz.{_hint(path)}\n{FORMS}")
+    if path.suffix.lower() == ".tar":
+        return webdataset_source.open_webdataset(given, path, group, multi_label)
+    raise DataError(f"DATA {display(given)!r} is a file that is none of .csv, .npz and .tar.{_hint(path)}\n{FORMS}")
 
 
 def _named_arrays(data: Any) -> Mapping[str, Any]:
@@ -131,7 +136,7 @@ def _hint(path: Path) -> str:
     name = path.name.lower()
     if "idx" in name and "ubyte" in name:
         return f" It is one of a set of idx files: give their folder, {display(path.parent)!r}."
-    if name.endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")):
+    if name.endswith((".zip", ".gz", ".tgz", ".7z", ".rar")):
         return " Unpack the archive first and give the folder."
     if name.endswith((".npy", ".parquet", ".pkl", ".pickle", ".h5", ".mat")):
         return " Save it as .npz: np.savez('data.npz', images=images, labels=labels)."

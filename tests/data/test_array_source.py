@@ -72,6 +72,7 @@ def test_what_medmnist_holds(tmp_path: Path) -> None:
         (COLOUR.transpose(0, 3, 1, 2), LABELS),
         (torch.tensor(COLOUR).permute(0, 3, 1, 2) / 255, torch.tensor(LABELS)[:, None]),
         (COLOUR / np.float32(255), LABELS),
+        ((COLOUR / 255).astype(np.float16), LABELS),
         {"images": COLOUR, "labels": LABELS},
         {"X": torch.tensor(COLOUR, requires_grad=False), "y": LABELS},
     ],
@@ -81,6 +82,13 @@ def test_the_same_images_in_other_arrays(data: object) -> None:
     assert (s.given, s.kind, s.classes) == ("arrays of 6 images", "arrays", ("0", "1", "2"))
     assert s.labels.tolist() == LABELS.tolist()
     assert all(np.array_equal(s.pixels(i), COLOUR[i]) for i in range(6))
+    assert not any("rounded" in note for note in s.notes)
+
+
+def test_floats_of_more_than_256_levels_are_rounded_and_that_is_said() -> None:
+    s = open_source((COLOUR / 255 * 0.9, LABELS))
+    assert s.notes == ("images: floats of more than 256 levels, rounded to 0…255",)
+    assert np.array_equal(s.pixels(0), np.rint(COLOUR[0] * 0.9))
 
 
 def test_arrays_have_classes_splits_and_groups() -> None:

@@ -125,6 +125,23 @@ def test_names_that_do_not_fit_are_left_out() -> None:
     assert s.notes == ("the 1 names in its attribute classes do not fit its labels: not read",)
 
 
+def test_parts_whose_classes_have_other_numbers() -> None:
+    cats, dogs = Images(), Images()
+    cats.classes, dogs.classes = ["cat", "dog"], ["dog", "cat"]  # type: ignore[attr-defined]
+    for parts in ({"train": cats, "test": dogs}, torch.utils.data.ConcatDataset([cats, dogs])):
+        with pytest.raises(DataError, match=r"'cat', 'dog' and 'dog', 'cat'\. Give all parts the same classes"):
+            open_source(parts)
+    in_words = [(image, ["dog", "cat"][label]) for image, label in PAIRS]
+    cats.pairs = dogs.pairs = in_words
+    assert open_source({"train": cats, "test": dogs}).classes == ("cat", "dog")
+
+
+def test_floats_of_more_than_256_levels_are_rounded_and_that_is_said() -> None:
+    s = open_source(Images(change=lambda image: image / 255 * 0.9))
+    assert s.notes == ("6 images: floats of more than 256 levels, rounded to 0…255",)
+    assert np.array_equal(s.pixels(0), np.rint(COLOUR[0] * 0.9))
+
+
 def test_several_labels_of_a_dataset() -> None:
     vectors = [torch.tensor(v) for v in ([1, 0, 1], [0, 0, 0], [0, 1, 1])]
     s = open_source([{"image": COLOUR[k], "label": v} for k, v in enumerate(vectors)])

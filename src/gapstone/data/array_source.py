@@ -22,6 +22,7 @@ Arrays = Mapping[str, NDArray[Any]]
 ARRAYS = ("images", "labels", "classes", "split")
 _IMAGES = ("images", "x", "data", "image", "imgs")
 _LABELS = ("labels", "y", "targets", "target", "label")
+ROUNDED = "floats of more than 256 levels, rounded to 0…255"
 _EXPECTED = (
     "expected (N, H, W), (N, H, W, 1) or (N, H, W, 3), or channels first, (N, 1, H, W) or (N, 3, H, W); uint8, or "
     "float from 0 to 1"
@@ -252,10 +253,25 @@ def _pixels(what: str, name: str, images: NDArray[Any], notes: list[str]) -> NDA
     if not (low >= 0 and high <= 1):  # also false for nan
         hint = " Values from 0 to 255 become such by / 255." if low >= 0 and 1 < high <= 255 else ""
         raise DataError(f"{what}: {display(name)} is {images.dtype} from {low:g} to {high:g}; {_EXPECTED}.{hint}")
-    out = np.empty(images.shape, np.uint8)
+    out, exact = np.empty(images.shape, np.uint8), True
     for i in range(0, len(images), 4096):
-        out[i : i + 4096] = np.rint(images[i : i + 4096].astype(np.float32) * 255)
+        out[i : i + 4096], is_exact = as_bytes(images[i : i + 4096])
+        exact &= is_exact
+    if not exact:
+        notes.append(f"{display(name)}: {ROUNDED}")
     return out
+
+
+def as_bytes(values: NDArray[Any]) -> tuple[NDArray[np.uint8], bool]:
+    """Floats from 0 to 1 as 0 to 255, and whether nothing was lost: all of them are n / 255.
+
+    >>> as_bytes(np.array([1 / 255, 0.5]))
+    (array([  1, 128], dtype=uint8), False)
+    """
+    scaled = values.astype(np.float32) * 255
+    whole = np.rint(scaled)
+    lost = float(np.abs(scaled - whole).max())
+    return whole.astype(np.uint8), lost <= 2 * 255 * float(np.finfo(values.dtype).eps)
 
 
 def label_arrays(

@@ -4,21 +4,20 @@ Each item is read once, in order, in this process; an image that memory has no r
 and has to be the same then. Images that are files (an `ImageFolder` without a transform) are read as files are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from gapstone.console.formatting import count_noun, display
-from gapstone.data.array_source import label_arrays
+from gapstone.data.array_source import ROUNDED, label_arrays
+from gapstone.data.dataset_items import PLAIN, item_pixels, read_item
 from gapstone.data.image_info import is_gray, pixel_hash
 from gapstone.data.python_objects import splits_of
 from gapstone.data.sources import DataError, Item, Source, SplitName, few
-from gapstone.images.colour import to_uint8
 from gapstone.images.load import ImageError
 from gapstone.runtime.environment import memory
 
@@ -27,14 +26,7 @@ _KEPT = 2 << 30
 """Bytes of decoded images that stay in memory; less where the machine has less than 16 GB."""
 _TWICE = 8
 """How many of the first items are read twice: random transforms show there."""
-_WITHOUT = (
-    "Give the Dataset without its transform: gapstone resizes and normalises images itself, and augments those that it "
-    "trains on."
-)
-
-_ANOTHER = f"is another image when it is read again, as random transforms make it. {_WITHOUT}"
-_MODES = frozenset(["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "LAB", "PA", "RGBX", "La", "RGBa"])
-"""Pillow's modes of 8 bits or fewer."""
+_ANOTHER = f"is another image when it is read again, as random transforms make it. {PLAIN}"
 
 
 @dataclass(frozen=True)
@@ -45,16 +37,12 @@ class _Part:
     dataset: Any
     indices: Sequence[int]
 
-    @property
-    def classes(self) -> list[str] | None:
-        """The names of its classes, where it has them."""
-        dataset = self.dataset
-        if (parts := getattr(dataset, "datasets", None)) and not hasattr(dataset, "classes"):  # ConcatDataset
-            names = [list(getattr(_unwrapped(None, part).dataset, "classes", ())) for part in parts]
-            found = names[0] if all(each == names[0] for each in names) else []
-        else:
-            found = list(getattr(dataset, "classes", None) or ())
-        return found if found and all(isinstance(name, str) for name in found) else None
+    def class_lists(self) -> list[list[str]]:
+        """The names of its classes, where it has them; of a ConcatDataset, those of each of its parts."""
+        whole = self.dataset
+        parts = getattr(whole, "datasets", None) if not hasattr(whole, "classes") else None  # of a ConcatDataset
+        lists = [list(getattr(each, "classes", None) or ()) for each in map(_innermost, parts or [whole])]
+        return [names for names in lists if names and all(isinstance(name, str) for name in names)]
 
 
 def open_dataset(
@@ -106,13 +94,15 @@ def _source(
     multi_label: bool,
 ) -> Source:
     array = _label_array(what, labels)
-    classes, notes = _fitting(parts, array)
+    classes, notes = _fitting(what, parts, array)
     several = label_arrays(what, len(labels), array, classes, multi_label)
     names, sets, label_notes = several.numbered()
     items = [
         Item(f"{split or 'image'} #{number}", of_item, split, None, row)
         for row, ((split, number), of_item) in enumerate(zip(where, sets, strict=True))
     ]
+    if images.rounded:
+        notes.append(f"{count_noun(images.rounded, 'image')}: {ROUNDED}")
     left_out: tuple[str, ...] = ()
     if failed:
         left_out = (f"{count_noun(len(failed), 'item')} cannot be read, left out: {few(failed, 3, quote=False)}",)
@@ -136,6 +126,7 @@ class _DatasetImages:
         self.room = min(_KEPT, memory() // 8)
         self.kept: dict[int, NDArray[np.uint8]] = {}
         self.places: list[tuple[Any, int, bytes]] = []
+        self.rounded = 0
 
     def __len__(self) -> int:
         return len(self.places)
@@ -144,72 +135,26 @@ class _DatasetImages:
         if row in self.kept:
             return self.kept[row]
         dataset, index, digest = self.places[row]
-        pixels = _pixels(self.what, f"item {index}", _item(self.what, dataset, index)[0])
+        pixels, _ = item_pixels(self.what, f"item {index}", read_item(self.what, dataset, index)[0])
         if pixel_hash(pixels, is_gray(pixels)) != digest:
             raise ImageError(_ANOTHER)
         return pixels
 
     def add(self, name: str, dataset: Any, index: int) -> object:
         """Read an item; return its label."""
-        image, label = _item(self.what, dataset, index)
-        pixels = _pixels(self.what, name, image)
+        image, label = read_item(self.what, dataset, index)
+        pixels, exact = item_pixels(self.what, name, image)
         if len(self.places) < _TWICE:
-            again = _pixels(self.what, name, _item(self.what, dataset, index)[0])
+            again, _ = item_pixels(self.what, name, read_item(self.what, dataset, index)[0])
             if again.shape != pixels.shape or not np.array_equal(again, pixels):
                 raise DataError(f"{self.what}: {name} {_ANOTHER}")
+        self.rounded += not exact
         row = len(self.places)
         self.places.append((dataset, index, pixel_hash(pixels, is_gray(pixels))))
         if pixels.nbytes <= self.room:
             self.room -= pixels.nbytes
             self.kept[row] = pixels.copy()
         return label
-
-
-def _item(what: str, dataset: Any, index: int) -> tuple[Any, Any]:
-    item = dataset[index]
-    if isinstance(item, Mapping):
-        names = [name for name in item if str(name) in ("image", "label")]
-        if len(names) == 2:
-            return item["image"], item["label"]
-        raise DataError(f"{what}: its items have the keys {', '.join(map(str, item))}; expected image and label.")
-    if not isinstance(item, Sequence) or len(item) != 2:
-        parts = f"{len(item)} parts" if isinstance(item, Sequence) else f"an object of type {type(item).__name__}"
-        raise DataError(f"{what}: its items are {parts}; expected (image, label).")
-    return item[0], item[1]
-
-
-def _pixels(what: str, name: str, image: Any) -> NDArray[np.uint8]:
-    """(H, W, C) uint8. Raises DataError for an image of another kind."""
-    if isinstance(image, Image.Image):
-        if image.mode not in _MODES:
-            raise DataError(
-                f"{what}: {name} is a picture of mode {image.mode}, with more than 8 bits. Give its files instead, as "
-                "a folder, a CSV or a DataFrame of paths: their values are scaled together."
-            )
-        flat, _ = to_uint8(image, [])
-        return flat if flat.ndim == 3 else flat[:, :, None]
-    is_tensor = hasattr(image, "detach")
-    array = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
-    shape = array.shape
-    if array.ndim == 2:
-        array = array[:, :, None]
-    elif array.ndim == 3 and shape[0] in (1, 3) and (is_tensor or shape[2] not in (1, 3)):
-        array = array.transpose(1, 2, 0)
-    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in shape:
-        of = type(image).__name__ if not array.ndim else f"{type(image).__name__} of shape {shape}"
-        raise DataError(
-            f"{what}: {name} is {of}; expected a PIL image, an array (H, W), (H, W, 1) or (H, W, 3), or a tensor "
-            "(1, H, W) or (3, H, W)."
-        )
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind == "f" and float(array.min()) >= 0 and float(array.max()) <= 1:
-        return np.ascontiguousarray(np.rint(array * 255), np.uint8)
-    low, high = array.min(), array.max()
-    raise DataError(
-        f"{what}: {name} is {array.dtype} from {low:.3g} to {high:.3g}, normalised or scaled; expected uint8, or "
-        f"floats from 0 to 1. {_WITHOUT}"
-    )
 
 
 def _label_array(what: str, labels: Sequence[object]) -> NDArray[Any]:
@@ -229,12 +174,21 @@ def _label_array(what: str, labels: Sequence[object]) -> NDArray[Any]:
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
-def _fitting(parts: Sequence[_Part], labels: NDArray[Any]) -> tuple[NDArray[Any] | None, list[str]]:
+def _fitting(what: str, parts: Sequence[_Part], labels: NDArray[Any]) -> tuple[NDArray[Any] | None, list[str]]:
     """(the names of the classes where they fit the labels, notes)."""
-    found = [names for part in parts if (names := part.classes) is not None]
-    if not found or any(names != found[0] for names in found) or len(set(found[0])) < len(found[0]):
+    found = [names for part in parts for names in part.class_lists()]
+    if not found:
         return None, []
     names = found[0]
+    if other := next((each for each in found if each != names), None):
+        if labels.dtype.kind == "U":
+            return None, []
+        raise DataError(
+            f"{what}: the number of a class means another one in each part: their attributes classes are "
+            f"{few(names)} and {few(other)}. Give all parts the same classes, in the same order."
+        )
+    if len(set(names)) < len(names):
+        return None, ["its attribute classes has a name twice: not read"]
     if labels.ndim == 2:
         fits = labels.shape[1] == len(names)
     elif labels.dtype.kind in "iu":
@@ -249,10 +203,20 @@ def _fitting(parts: Sequence[_Part], labels: NDArray[Any]) -> tuple[NDArray[Any]
 def _unwrapped(split: SplitName | None, dataset: Any) -> _Part:
     """The Dataset within torch's `Subset`s."""
     indices: Sequence[int] = range(len(dataset))
-    while type(dataset).__name__ == "Subset" and hasattr(dataset, "indices") and hasattr(dataset, "dataset"):
+    while _is_subset(dataset):
         inner = [int(i) for i in dataset.indices]
         dataset, indices = dataset.dataset, [inner[i] for i in indices]
     return _Part(split, dataset, indices)
+
+
+def _innermost(dataset: Any) -> Any:
+    while _is_subset(dataset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _is_subset(dataset: Any) -> bool:
+    return type(dataset).__name__ == "Subset" and hasattr(dataset, "indices") and hasattr(dataset, "dataset")
 
 
 def _is_plain_folder(dataset: Any) -> bool:

@@ -27,7 +27,8 @@ FORMS = """DATA is one of:
                            for several labels per image, labels such as cat|dog, or a column of 0 and 1 for each class
   a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
   an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split; for several
-                           labels per image, labels (N, K) of 0 and 1"""
+                           labels per image, labels (N, K) of 0 and 1
+  a .tar file              of a WebDataset, or a folder of them: KEY.jpg beside KEY.cls or KEY.json"""
 
 
 class DataError(ValueError):

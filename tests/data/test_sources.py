@@ -238,7 +238,7 @@ def test_a_csv_in_windows_1252(class_folder: Make, tmp_path: Path, label: str) -
     (tmp_path / "t.csv").write_text(f"path;label\ndata/a/0.png;{label}\ndata/a/1.png;b\n", "cp1252")
     s = open_source(tmp_path / "t.csv")
     assert set(s.classes) == {label, "b"}
-    assert "read as Windows-1252 (line 2: " in s.notes[0]
+    assert f"read as Windows-1252 (line 2: {label})" in s.notes[0]
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])

@@ -67,7 +67,7 @@ def _decoded(what: str, data: bytes, notes: list[str]) -> str:
     except UnicodeDecodeError as e:
         line = data.count(b"\n", 0, e.start) + 1
         if encoding == "utf-8-sig" and (text_1252 := _windows_text(data)) is not None:
-            word = next(match[0] for match in re.finditer(r"\S*[^\x00-\x7f]\S*", text_1252))
+            word = next(match[0] for match in re.finditer(r"[^\s,;|/\\]*[^\x00-\x7f][^\s,;|/\\]*", text_1252))
             notes.append(
                 f"the table is no UTF-8 and read as Windows-1252 (line {line}: {display(word[:40])}); if that is "
                 "wrong, save it as 'CSV UTF-8'"

@@ -170,7 +170,7 @@ CEILINGS = {
     "localisation": 600,
     "testing": 400,
     "pooling": 500,
-    "data": 3350,
+    "data": 4200,
     "loops": 6150,
     "images": 1700,
     "pools": 600,

@@ -124,7 +124,7 @@ def test_what_is_wrong_is_said_with_its_line(source, tmp_path, header, lines, sa
 
 def test_no_utf8(source, tmp_path):
     with pytest.raises(DataError, match="line 2: no UTF-8"):
-        read_objects(table(tmp_path, "dog/ünï 2.png,1,2,3,4", encoding="latin-1"), source, SIZES)
+        read_objects(table(tmp_path, "dog/ünï 2.png,1,2,3,4", encoding="cp437"), source, SIZES)
 
 
 def test_real_boxes(real_images):

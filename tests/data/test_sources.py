@@ -201,18 +201,81 @@ def test_a_backslash_that_is_in_the_name_stays(class_folder: Make, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
+    ("header", "read"),
+    [
+        ("Filename,class", ["Filename", "class"]),
+        ("image,label", ["image"]),
+        ("image_id,dx,age", ["image_id", "dx"]),
+        ("id,file_name,y,name", ["file_name", "y"]),
+        ("img_path,target,subset", ["img_path", "target", "subset"]),
+    ],
+)
+def test_other_headers(class_folder: Make, tmp_path: Path, header: str, read: list[str]) -> None:
+    class_folder({"a": 4})
+    columns = header.split(",")
+    cells = {"subset": ["train", "train", "test", "test"], "age": ["1", "2", "3", "4"], "id": ["1", "2", "3", "4"]}
+    cells |= {read[0]: [f"data/a/{n}.png" for n in range(4)], "name": ["x"] * 4}
+    label = next(name for name in columns if name in (*read[1:2], "label"))
+    cells[label] = ["cat", "dog", "cat", "dog"]
+    rows = [",".join(cells[name][n] for name in columns) for n in range(4)]
+    (tmp_path / "t.csv").write_text("\n".join([header, *rows]))
+    s = open_source(tmp_path / "t.csv")
+    assert (s.classes, s.splits) == (("cat", "dog"), ("train", "test") if "subset" in read else ())
+    assert [note.split("'")[1] for note in s.notes if "is read as" in note] == read
+
+
+def test_ids_without_a_suffix(class_folder: Make, tmp_path: Path) -> None:
+    class_folder({"a": 2})
+    (tmp_path / "t.csv").write_text("image_id,dx\ndata/a/0,x\ndata/a/1,y\n")
+    s = open_source(tmp_path / "t.csv")
+    assert [item.name for item in s.items] == ["data/a/0.png", "data/a/1.png"]
+    assert s.notes[-1] == "paths without a suffix, read with .png"
+
+
+@pytest.mark.parametrize("label", ["Gänseblümchen", "Größe", "coupé", "l’été"])
+def test_a_csv_in_windows_1252(class_folder: Make, tmp_path: Path, label: str) -> None:
+    class_folder({"a": 2})
+    (tmp_path / "t.csv").write_text(f"path;label\ndata/a/0.png;{label}\ndata/a/1.png;b\n", "cp1252")
+    s = open_source(tmp_path / "t.csv")
+    assert set(s.classes) == {label, "b"}
+    assert f"read as Windows-1252 (line 2: {label})" in s.notes[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_a_csv_in_utf_16_without_a_mark(class_folder: Make, tmp_path: Path, encoding: str) -> None:
+    class_folder({"a": 2})
+    (tmp_path / "t.csv").write_text("path,label\ndata/a/0.png,고양이\ndata/a/1.png,개\n", encoding)
+    s = open_source(tmp_path / "t.csv")
+    assert s.classes == ("개", "고양이")
+    assert f"read as {encoding.upper()}" in s.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("кошка", "cp1251"), ("γάτα", "cp1253"), ("狗", "gbk"), ("猫", "shift-jis"), ("고양이", "euc-kr"),
+        ("개", "euc-kr"), ("biały", "cp1250"), ("café", "mac-roman"), ("été", "cp437"),
+    ],
+)  # fmt: skip
+def test_other_encodings_are_not_taken_for_windows_1252(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path,label\nx.png," + text.encode(encoding))
+    with pytest.raises(DataError, match="line 2: no UTF-8"):
+        open_source(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b"file,label\na,b\n", "must name the columns path,label"),
+        (b"thing,label\na,b\n", "must name the columns path,label"),
         (b"", "must name the columns"),
         (b"path,label\n", "no rows"),
         (b"path,label\nx.png,\n", "line 2: the label is empty"),
         (b"path,label,split\nx.png,a,fold 3\n", "line 2: split 'fold 3'"),
         (b"path,label\nx.png,a,b\n", "line 2: 3 cells, but 2 columns"),
         (b"path,label\nx.png,a\ny.png,b\n", "none of its 2 paths exists"),
-        (b"path,label\nx.png,caf\xe9\n", "line 2: no UTF-8"),
         (b"path,label,label\nx.png,a,b\n", "column 'label' is there 2 times"),
-        (b"filename,class\nx.png,a\n", "Is 'filename' the path.*Is 'class' the label"),
+        (b"filename,image,class\nx.png,y.png,a\n", "is 'filename' or 'image' the path"),
+        (b"path,class,species\nx.png,a,b\n", "is 'class' or 'species' the label"),
     ],
 )
 def test_csv_files_that_cannot_be_used(tmp_path: Path, text: bytes, says: str) -> None:
@@ -287,8 +350,9 @@ def test_npz(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        ({"x": np.zeros(3)}, "has no 'images' array; it has x"),
-        ({"images": np.zeros((3, 3, 8, 8), np.uint8), "labels": [0, 1, 0]}, "channels come last"),
+        ({"x": np.zeros(3)}, "has no 'labels' array; it has x"),
+        ({"a": np.zeros(3)}, "has no 'images' array; it has a"),
+        ({"images": np.zeros((3, 4, 8, 8), np.uint8), "labels": [0, 1, 0]}, "or channels first"),
         ({"images": np.zeros((3, 8, 8), np.int64), "labels": [0, 1, 0]}, "int64"),
         ({"images": np.full((3, 8, 8), 200.0), "labels": [0, 1, 0]}, "from 200 to 200"),
         ({"images": np.full((3, 8, 8), np.nan), "labels": [0, 1, 0]}, "from nan"),

@@ -57,6 +57,7 @@ SETUP = {
     "file_metadata": "from gapstone import open_model",
     "accelerate": "import torchvision",
     "accelerated": "import torchvision",
+    "described": "image = None",
     "advise": "from gapstone.statistics.difference import crossed; rng = np.random.default_rng(0); "
     "hard = rng.random(842); gap, fc = (hard + 0.2 * rng.random((5, 842)) < limit for limit in (1.02, 1.01))",
     "share_interval": "correct_0, correct_1, correct_2 = np.random.default_rng(0).random((3, 500)) < 0.92",

@@ -9,6 +9,7 @@ from gapstone.comparing.chosen_metric import Asked, asked_metric
 from gapstone.comparing.learning_curve import parse_curve
 from gapstone.comparing.user_code import UserCode
 from gapstone.console.formatting import display
+from gapstone.data.python_objects import described
 from gapstone.heads import parse
 from gapstone.storage.paths import check_input
 from gapstone.training.choose_backbone import BackboneMode, mode_of
@@ -89,14 +90,17 @@ class CompareRequest:
     def to_json(self) -> dict[str, Any]:
         """As plan.json holds it: paths as text, a function of the user's own by its name."""
         metric = asked_metric(self.metric)
-        facts = asdict(replace(self, metric=None, user_code=None)) | {"metric": None if metric is None else metric.name}
+        choices = replace(self.choices, data=described(self.choices.data))
+        facts = asdict(replace(self, choices=choices, metric=None, user_code=None)) | {
+            "metric": None if metric is None else metric.name
+        }
         del facts["user_code"]  # what it is, the names of backbone and heads say
         paths = {key: (path := getattr(self, key)) and where(str(path)) for key in ("boxes", "weights")}
         return facts | paths
 
 
-def where(data: str) -> str:
-    """The absolute path of DATA, as text."""
-    if data == "digits":
-        return data
+def where(data: object) -> str:
+    """The absolute path of DATA, as text; of an object, what it is called."""
+    if not isinstance(data, str | os.PathLike) or data == "digits":
+        return described(data)
     return os.fsencode(Path(data).expanduser().resolve()).decode("utf-8", "backslashreplace")

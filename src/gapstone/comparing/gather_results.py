@@ -115,7 +115,7 @@ def _data(plan: ComparisonPlan, tested: NDArray[np.int64]) -> dict[str, Any]:
     prepared, parts = plan.prepared, plan.prepared.splits[0]
     labels, counted = prepared.store.labels, {"train": parts.train, "test": tested}
     return {
-        "source": plan.request.choices.data,
+        "source": prepared.source.given,
         "kind": prepared.source.kind,
         "classes": list(prepared.labels),
         "train": len(parts.train),

@@ -25,6 +25,7 @@ from gapstone.comparing.trial_measures import shift_pixels
 from gapstone.comparing.trials import Start, Trial
 from gapstone.comparing.tuning import TuningGrid, tuned, tuned_network
 from gapstone.console.formatting import display
+from gapstone.data.python_objects import described
 from gapstone.models.class_probabilities import check_multi_label, takes_several
 from gapstone.runtime.environment import cores, free_mb
 from gapstone.statistics.labels import is_multi_label
@@ -267,7 +268,7 @@ def read_earlier(out: Path, request: CompareRequest, log: Log = lambda _: None) 
     if earlier["data_path"] != where(request.choices.data):
         raise ValueError(
             f"{display(out)} holds a comparison on {display(earlier['data_path'])}: choose another --out for "
-            f"{display(request.choices.data)}."
+            f"{display(described(request.choices.data))}."
         )
     return earlier
 

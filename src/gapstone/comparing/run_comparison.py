@@ -25,6 +25,7 @@ from gapstone.console.progress import Bars, duration
 from gapstone.console.terminal import Terminal
 from gapstone.data import scan_report
 from gapstone.data.open_source import check_outside_data
+from gapstone.data.python_objects import described
 from gapstone.runtime.interrupts import stoppable
 from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
 from gapstone.storage.paths import format_bytes
@@ -99,7 +100,7 @@ def _likely_of_timm(request: CompareRequest) -> bool:
     """Whether the backbone is timm's, as far as can be told before the images are looked at: photos' is."""
     backbone = request.choices.backbone
     if backbone is None:
-        return request.weights is None and request.choices.data != "digits" and request.mode != "scratch"
+        return request.weights is None and described(request.choices.data) != "digits" and request.mode != "scratch"
     return backbone.startswith("timm:")
 
 

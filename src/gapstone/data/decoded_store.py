@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from gapstone.console.formatting import display
 from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.data.scan import Scan
-from gapstone.data.sources import Source
-from gapstone.images.load import MAX_PIXELS, VERSION, ImageError, load, read_bytes
+from gapstone.data.sources import Source, Tasks
+from gapstone.images.load import MAX_PIXELS, VERSION, Encoded, ImageError, load, read_bytes
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.images.resizing import EXACT
 from gapstone.storage import block_digest
@@ -196,14 +196,14 @@ def moments(
     return tuple(float(m) for m in mean), tuple(float(s) for s in std)
 
 
-def fit_file(constant: tuple[dict[str, Any], int], task: tuple[str, str | None]) -> NDArray[np.uint8] | str:
+def fit_file(constant: tuple[dict[str, Any], int], task: tuple[Encoded, str | None]) -> NDArray[np.uint8] | str:
     """In a worker process, decode and fit a file; return its pixels or the reason why that fails.
 
-    `task` is its path and the SHA-256 that its bytes must have (None without a scan).
+    `task` says where its bytes are and the SHA-256 that its bytes must have (None without a scan).
     """
-    (preprocessing_json, max_pixels), (path, sha256) = constant, task
+    (preprocessing_json, max_pixels), (file, sha256) = constant, task
     try:
-        data = read_bytes(path, max_pixels, sha256)
+        data = read_bytes(file, max_pixels, sha256)
         preprocessing = Preprocessing.from_json(preprocessing_json)
         return preprocessing.fit(load(data, max_pixels=max_pixels, ranges=preprocessing.ranges).pixels)
     except ImageError as e:
@@ -235,8 +235,11 @@ def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing
                 raise StoreError(f"{item.name}: {e.strerror or e}") from e
             content = f"{item.path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
         else:
-            assert source.array is not None
-            content = hashlib.sha256(source.array[item.row].tobytes()).hexdigest()
+            try:
+                data = source.array[item.row].tobytes() if source.array is not None else read_bytes(source.file(i))
+            except ImageError as e:
+                raise StoreError(f"{item.name}: {e}") from e
+            content = hashlib.sha256(data).hexdigest()
         digest.update(f"{i}\0{item.name}\0{source.hashed_label(i)}\0{content}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()[:32]
 
@@ -297,12 +300,15 @@ def _fitted(
     """Yield (row, pixels or the reason why there are none)."""
     if source.array is not None:
         for row, i in enumerate(chosen.tolist()):
-            yield row, preprocessing.fit(source.array[source.items[i].row])
+            try:
+                yield row, preprocessing.fit(source.array[source.items[i].row])
+            except ImageError as e:
+                yield row, str(e)
         return
     shape = (*preprocessing.stored, preprocessing.channels)
     answers = run_workers(
         "gapstone.data.decoded_store:fit_file",
-        [(str(source.items[i].path), None if scan is None else scan.facts[i].sha256) for i in chosen.tolist()],
+        Tasks(chosen.tolist(), lambda i: (source.file(i), None if scan is None else scan.facts[i].sha256)),
         (preprocessing.to_json(), max_pixels),
         workers=workers,
         time_limit=TIME_LIMIT,

@@ -98,7 +98,7 @@ def _key(column: str) -> str:
 
 
 def _by_column(source: Source, column: str) -> Sequence[str | None]:
-    if source.kind not in ("csv", "npz"):
+    if _key(column) not in source.columns:
         raise DataError(
             f"--group {display(column)}: DATA {display(source.given)!r} ({source.kind}) is no table and has no columns."
             r" If the paths of its images tell the groups, --group-pattern reads them: --group-pattern 'patient_(\d+)'."

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
 from gapstone.data import image_info_cache
-from gapstone.data.image_info import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, ImageInfo, is_gray, pixel_hash
+from gapstone.data.image_info import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, ImageInfo, is_gray, pixel_hash, thumbnail
 from gapstone.data.memory_limits import worker_memory_limit
-from gapstone.data.sources import Source
+from gapstone.data.sources import Source, Tasks
 from gapstone.images.intensity_range import Ranges, decide
 from gapstone.storage.paths import PathError
 from gapstone.workers.worker_pool import Lost, run_workers
@@ -38,10 +38,7 @@ def inspect_files(
     Images of more than 8 bits are decoded twice: first to find the range of their values, then with the range of all.
     """
     if source.array is not None:
-        facts_of_array, thumbnails = _inspect_array(source)
-        if progress is not None:
-            progress(len(facts_of_array), len(facts_of_array))
-        return facts_of_array, thumbnails, []
+        return *_inspect_array(source, progress), []
     notes: list[str] = []
     cached = _CacheWriter(cache, max_pixels, notes)
     count = len(source.items)
@@ -51,7 +48,7 @@ def inspect_files(
     def inspect(items: list[int], ranges: Ranges | None) -> None:
         answers = run_workers(
             "gapstone.data.image_info_cache:image_info_of",
-            [str(source.items[i].path) for i in items],
+            Tasks(items, source.file),
             (max_pixels, cached.file and str(cached.file), None if ranges is None else ranges.to_json()),
             workers=workers,
             time_limit=time_limit,
@@ -111,22 +108,27 @@ class _CacheWriter:
             self.notes.append(f"the cache {what} ({error}): the next scan will decode everything again")
 
 
-def _inspect_array(source: Source) -> tuple[list[ImageInfo], NDArray[np.uint8]]:
+def _inspect_array(source: Source, progress: Progress | None) -> tuple[list[ImageInfo], NDArray[np.uint8]]:
     array = source.array
     assert array is not None
-    size = (array.shape[2], array.shape[1])
-    mode = "L" if array.shape[3] == 1 else "RGB"
+    whole = isinstance(array, np.ndarray)
     facts = []
-    for item in source.items:
-        pixels = array[item.row]
+    rows = np.fromiter((item.row for item in source.items), np.int64, len(source.items))
+    thumbnails = np.empty((len(rows), THUMBNAIL), np.uint8)
+    for i, row in enumerate(rows.tolist()):
+        pixels = array[row]
         gray = is_gray(pixels)
         digest = pixel_hash(pixels, gray)
         sha = hashlib.sha256(pixels.tobytes()).hexdigest()
-        facts.append(ImageInfo(None, sha, size, mode, (), gray, digest))
-    rows = np.fromiter((item.row for item in source.items), np.int64, len(source.items))
-    thumbnails = np.empty((len(rows), THUMBNAIL), np.uint8)
-    for start in range(0, len(rows), 2048):
-        thumbnails[start : start + 2048] = _thumbnails(array[rows[start : start + 2048]])
+        mode = "L" if pixels.shape[2] == 1 else "RGB"
+        facts.append(ImageInfo(None, sha, (pixels.shape[1], pixels.shape[0]), mode, (), gray, digest))
+        if not whole:
+            thumbnails[i] = np.frombuffer(thumbnail(pixels), np.uint8)
+        if progress is not None:
+            progress(i + 1, len(rows))
+    if isinstance(array, np.ndarray):
+        for start in range(0, len(rows), 2048):
+            thumbnails[start : start + 2048] = _thumbnails(array[rows[start : start + 2048]])
     return facts, thumbnails
 
 

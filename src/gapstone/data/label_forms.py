@@ -124,7 +124,12 @@ def _empty_class(sets: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def indicator_labels(
-    what: str, header: Sequence[str], body: Sequence[tuple[int, list[str]]], others: Collection[str], multi_label: bool
+    what: str,
+    header: Sequence[str],
+    body: Sequence[tuple[int, list[str]]],
+    others: Collection[str],
+    multi_label: bool,
+    place: str = "line {}",
 ) -> FoundLabels | None:
     """The labels in a table with a column of 0 and 1 for each class; None if there are no two such columns.
 
@@ -136,7 +141,7 @@ def indicator_labels(
     names, columns = [], []
     for k, name in enumerate(header):
         if name and name.lower() not in others and not name.lower().startswith("unnamed:"):  # pandas' row numbers
-            column = _indicators(what, name, [(line, cells[k]) for line, cells in body])
+            column = _indicators(what, name, [(line, cells[k]) for line, cells in body], place)
             if column is not None:
                 names.append(name)
                 columns.append(column)
@@ -155,7 +160,7 @@ def indicator_labels(
     return FoundLabels(_sets(array, names), why, tuple(names))
 
 
-def _indicators(what: str, name: str, cells: Sequence[tuple[int, str]]) -> list[bool] | None:
+def _indicators(what: str, name: str, cells: Sequence[tuple[int, str]], place: str) -> list[bool] | None:
     """A column as truth values; None if it holds something else. Raises DataError if only a few of its cells do."""
     truths = {cell: _truth(cell) for cell in {cell for _, cell in cells}}  # of millions of cells few differ
     values = [truths[cell] for _, cell in cells]
@@ -172,8 +177,9 @@ def _indicators(what: str, name: str, cells: Sequence[tuple[int, str]]) -> list[
         "": " Write 0 if the class is absent; leave the image out if nobody knows.",
     }
     raise DataError(
-        f"{what}, line {line}: column {display(name)!r} is {display(text)!r}, where other lines have 0 or 1; expected "
-        f"0 or 1 for each image.{means.get(text.removesuffix('.0'), '')} If the column is no class, take it out."
+        f"{what}, {place.format(line)}: column {display(name)!r} is {display(text)!r}, where others have 0 or 1; "
+        f"expected 0 or 1 for each image.{means.get(text.removesuffix('.0'), '')} If the column is no class, take it "
+        "out."
     )
 
 

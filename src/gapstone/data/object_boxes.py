@@ -13,8 +13,8 @@ from pathlib import Path
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.file_names import composed, spellings
+from gapstone.data.read_table import below_header, read_rows
 from gapstone.data.sources import DataError, Source
-from gapstone.data.table_sources import below_header, read_rows
 from gapstone.storage.csv_file import cell
 
 Box = tuple[float, float, float, float]

@@ -1,21 +1,34 @@
-"""`open_source` lists the classes and images of DATA, whichever of the five forms it has."""
+"""`open_source` lists the classes and images of DATA, whichever of its forms it has."""
 
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gapstone.console.formatting import display
-from gapstone.data import class_folders, idx_files, npz_source, table_sources
+from gapstone.data import (
+    array_source,
+    class_folders,
+    dataset_source,
+    frame_source,
+    idx_files,
+    npz_source,
+    table_sources,
+    webdataset_source,
+)
 from gapstone.data.file_names import similar_names
 from gapstone.data.groups import check_options, with_groups
+from gapstone.data.python_objects import described, form_of, splits_of
 from gapstone.data.sources import FORMS, DataError, Source, few
 
 
 def open_source(
-    data: str | os.PathLike[str],
+    data: object,
     group: str | None = None,
     group_pattern: str | None = None,
     multi_label: bool = False,
+    start_progress: Callable[[str], Callable[[int, int], None]] = lambda what: lambda done, total: None,
 ) -> Source:
     """Recognise the form of DATA, and list its classes and images; `Source.kind` is the form.
 
@@ -27,18 +40,28 @@ def open_source(
     ```
 
     Args:
-        data: what the command line calls DATA.
+        data: what the command line calls DATA; or arrays, a DataFrame, a Dataset (`gapstone.data.python_objects`).
         group: the column of a table (or the array of an .npz file) that says which images belong together.
         group_pattern: a regular expression that finds the same in each path below DATA: "patient_([0-9]+)".
         multi_label: an image may have several labels, or none, also where nothing in DATA shows it: a file that is in
             several class folders, or in several rows of a table, is then one image with all of their labels.
+        start_progress: called with what is done, for a Dataset, whose items are read here; returns `progress`.
 
     Raises:
-        DataError: DATA cannot be used; the message names the five forms if DATA has none of them.
+        DataError: DATA cannot be used; the message names the forms if DATA has none of them.
         ValueError: a pattern that is none, or both ways to name groups.
     """
     check_options(group, group_pattern)
-    source = with_groups(_open(os.fspath(data), group, multi_label), group, group_pattern)
+    given, form = described(data), form_of(data)
+    if form == "path":
+        source = _open(given, group, multi_label)
+    elif form == "dataset":
+        source = dataset_source.open_dataset(given, data, multi_label, start_progress("Reading the Dataset"))
+    elif form == "frame":
+        source = frame_source.open_frame(given, data, group, multi_label)
+    else:
+        source = array_source.open_objects(given, _named_arrays(data), group, multi_label)
+    source = with_groups(source, group, group_pattern)
     similar = [" and ".join(repr(name) for name in group) for group in similar_names(source.classes)]
     if not similar:
         return source
@@ -73,6 +96,8 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
             if idx_files.holds_idx(path):
                 _refuse_several(given, "idx", multi_label)
                 return idx_files.open_idx(given, path)
+            if webdataset_source.holds_shards(path):
+                return webdataset_source.open_webdataset(given, path, group, multi_label)
             return class_folders.open_folder(given, path, multi_label)
         except PermissionError as e:
             raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
@@ -80,7 +105,22 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
         return table_sources.open_csv(given, path, group, multi_label)
     if path.suffix.lower() == ".npz":
         return npz_source.open_npz(given, path, group, multi_label)
-    raise DataError(f"DATA {display(given)!r} is a file that is neither .csv nor .npz.{_hint(path)}\n{FORMS}")
+    if path.suffix.lower() == ".tar":
+        return webdataset_source.open_webdataset(given, path, group, multi_label)
+    raise DataError(f"DATA {display(given)!r} is a file that is none of .csv, .npz and .tar.{_hint(path)}\n{FORMS}")
+
+
+def _named_arrays(data: Any) -> Mapping[str, Any]:
+    """(images, labels), or a dictionary of such pairs by split, as a dictionary of arrays."""
+    if isinstance(data, tuple):
+        return {"images": data[0], "labels": data[1]}
+    if not all(isinstance(part, tuple) for part in data.values()):
+        return {str(name): value for name, value in data.items()}
+    return {
+        f"{split}_{name}" if split else name: array
+        for split, part in splits_of(data).items()
+        for name, array in zip(("images", "labels"), part, strict=True)
+    }
 
 
 def _refuse_several(given: str, kind: str, multi_label: bool) -> None:
@@ -96,7 +136,7 @@ def _hint(path: Path) -> str:
     name = path.name.lower()
     if "idx" in name and "ubyte" in name:
         return f" It is one of a set of idx files: give their folder, {display(path.parent)!r}."
-    if name.endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")):
+    if name.endswith((".zip", ".gz", ".tgz", ".7z", ".rar")):
         return " Unpack the archive first and give the folder."
     if name.endswith((".npy", ".parquet", ".pkl", ".pickle", ".h5", ".mat")):
         return " Save it as .npz: np.savez('data.npz', images=images, labels=labels)."
@@ -105,8 +145,10 @@ def _hint(path: Path) -> str:
     return ""
 
 
-def check_outside_data(out: Path, data: str) -> None:
+def check_outside_data(out: Path, data: object) -> None:
     """Raises ValueError if results in the folder `out` would become images, or classes, of DATA."""
+    if not isinstance(data, str | os.PathLike):
+        return
     folder = Path(data).expanduser()
     if data != "digits" and folder.is_dir() and out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(

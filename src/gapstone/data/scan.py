@@ -96,7 +96,8 @@ class Scan:
         if is_multi_label(self.labels):
             what = "with different sets of labels left out: give copies of a picture the same labels"
             return (f"{pictures} of {files:,} files {what}.",)
-        joins = ", with labels (N, K) of 0 and 1" if self.kind == "npz" else " takes its files for one image with all"
+        own_files = self.kind in ("folder", "split folder", "csv", "frame")
+        joins = " takes its files for one image with all" if own_files else ", with labels (N, K) of 0 and 1"
         return (
             f"{pictures} under several labels, of {files:,} files, left out. If that is no mistake, as an image may "
             f"have several labels: --multi-label{joins}.",

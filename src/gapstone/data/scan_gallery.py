@@ -23,9 +23,9 @@ from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.data.near_duplicates import PHOTO_THRESHOLDS
 from gapstone.data.scan import Scan
-from gapstone.data.sources import Source
+from gapstone.data.sources import Source, Tasks
 from gapstone.data.thumbnail_similarity import compare
-from gapstone.images.load import MAX_PIXELS, ImageError, load, read_bytes
+from gapstone.images.load import MAX_PIXELS, Encoded, ImageError, load, read_bytes
 from gapstone.statistics.labels import is_multi_label
 from gapstone.storage.atomic import write_atomic
 from gapstone.workers.messages import MessageError
@@ -132,7 +132,7 @@ def _shrink_all(source: Source, scan: Scan, items: list[int], max_pixels: int) -
         return
     answers = run_workers(
         "gapstone.data.scan_gallery:smaller",
-        [(str(source.items[i].path), scan.facts[i].sha256) for i in items],
+        Tasks(items, lambda i: (source.file(i), scan.facts[i].sha256)),
         max_pixels,
         time_limit=TIME_LIMIT,
         memory_limit=worker_memory_limit(max_pixels),
@@ -142,7 +142,7 @@ def _shrink_all(source: Source, scan: Scan, items: list[int], max_pixels: int) -
         yield items[task], None if isinstance(answer, Lost) else answer
 
 
-def smaller(max_pixels: int, task: tuple[str, str]) -> tuple[NDArray[np.uint8], bytes] | None:
+def smaller(max_pixels: int, task: tuple[Encoded, str]) -> tuple[NDArray[np.uint8], bytes] | None:
     """In a worker process, shrink an image: (pixels, thumbnail); None if it cannot be read or has changed."""
     try:
         data = read_bytes(task[0], max_pixels, task[1])

@@ -39,7 +39,7 @@ def render(scan: Scan, console: "Console") -> None:
 
 def _lines(scan: Scan) -> Iterator[tuple[str, str]]:
     readable = int(scan.readable.sum())
-    what = "image" if scan.kind in ("digits", "idx", "npz") else "file"
+    what = "file" if scan.kind in ("folder", "split folder", "csv", "frame") else "image"
     classes = count_noun(len(scan.classes), "class", "classes")
     several = scan.several_labels()
     form = scan.kind if several is None else f"{scan.kind}, several labels per image"

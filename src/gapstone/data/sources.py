@@ -1,10 +1,10 @@
-"""`Source`: the classes and images of DATA in any of its five forms, before any image is decoded."""
+"""`Source`: the classes and images of DATA in any of its forms, before any image is decoded."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +14,12 @@ from gapstone.data.file_names import bytes_of, composed, natural, similar_names
 from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
 from gapstone.images.intensity_range import Ranges
-from gapstone.images.load import MAX_PIXELS, convert, load, read_bytes
+from gapstone.images.load import MAX_PIXELS, Encoded, convert, load, read_bytes
 from gapstone.statistics.labels import indicators
 
-Kind = Literal["digits", "folder", "split folder", "csv", "idx", "npz"]
+Kind = Literal[
+    "digits", "folder", "split folder", "csv", "idx", "npz", "arrays", "frame", "dataset", "arrow", "webdataset"
+]
 FORMS = """DATA is one of:
   digits                   1,797 handwritten digits of 8×8 pixels, built in
   a folder                 with one sub-folder of images per class, or with train/, val/ and/or test/ that hold them
@@ -25,7 +27,8 @@ FORMS = """DATA is one of:
                            for several labels per image, labels such as cat|dog, or a column of 0 and 1 for each class
   a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
   an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split; for several
-                           labels per image, labels (N, K) of 0 and 1"""
+                           labels per image, labels (N, K) of 0 and 1
+  a .tar file              of a WebDataset, or a folder of them: KEY.jpg beside KEY.cls or KEY.json"""
 
 
 class DataError(ValueError):
@@ -44,8 +47,16 @@ class Item:
     name: str  # unique in its source and printable; what users see
     labels: tuple[int, ...]  # indices in Source.classes, ascending; one unless the source is multi-label
     split: SplitName | None  # the split that the source gives it
-    path: Path | None  # None if the source is an array
-    row: int  # the row in the array, the line in a CSV file (line 1 is the header), or the item's number
+    path: Path | None  # its own file; None if it has none
+    row: int  # the row in Source.array or .encoded, the line in a CSV file (line 1 is the header), or the item's number
+
+
+class DecodedImages(Protocol):
+    """Decoded images by their row: an array (N, H, W, C) uint8, or images of different sizes, each (H, W, C)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> NDArray[np.uint8]: ...
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,10 @@ class Source:
     classes: tuple[str, ...]
     items: Sequence[Item]
     notes: tuple[str, ...] = ()
-    array: NDArray[np.uint8] | None = field(default=None, repr=False)  # (N, H, W, C) of an array source
+    array: DecodedImages | None = field(default=None, repr=False)
+    """The decoded images of a source without image files."""
+    encoded: Sequence[Encoded] | None = field(default=None, repr=False)
+    """Where the bytes of image files are that are no files of their own, as in archives."""
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
     """Of a table, a cell per item: the column that groups are named in, and those that look as if they were."""
     grouping: Grouping | None = field(default=None, repr=False)
@@ -179,13 +193,32 @@ class Source:
         ranges: Ranges | None = None,
     ) -> NDArray[np.uint8]:
         """The pixels of item `i`, (H, W, C) uint8. Raises ImageError if its file is unusable or has another hash."""
+        if self.array is None:
+            data = read_bytes(self.file(i), max_pixels, sha256)
+            return load(data, channels=channels, max_pixels=max_pixels, ranges=ranges).pixels
+        pixels = self.array[self.items[i].row]
+        return pixels if channels is None else convert(pixels, channels)
+
+    def file(self, i: int) -> Encoded:
+        """Where the bytes of item `i` are, which `read_bytes` reads; of a source without `array`."""
         item = self.items[i]
         if item.path is not None:
-            data = read_bytes(item.path, max_pixels, sha256)
-            return load(data, channels=channels, max_pixels=max_pixels, ranges=ranges).pixels
-        assert self.array is not None
-        pixels = self.array[item.row]
-        return pixels if channels is None else convert(pixels, channels)
+            return str(item.path)
+        assert self.encoded is not None
+        return self.encoded[item.row]
+
+
+class Tasks(Sequence[object]):
+    """What is to be done with each item, made when it is asked for: bytes in memory are not held twice."""
+
+    def __init__(self, items: Sequence[int], task: Callable[[int], object]) -> None:
+        self.items, self.task = items, task
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, k: Any) -> Any:
+        return self.task(self.items[k])
 
 
 def few(names: Sequence[str], most: int = 5, quote: bool = True) -> str:

@@ -106,10 +106,10 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
     names = short_names([display(name) for name in request.models])
     multi_label = several_labels(names, [one.multi_label for one in models])
     # a model of several labels per image says that DATA's may have several, too
-    source = open_source(request.data, request.group, request.group_pattern, request.multi_label or multi_label)
+    source = open_source(request.data, request.group, request.group_pattern, request.multi_label or multi_label, bars)
     if source.multi_label and not multi_label:
         raise ValueError(
-            f"DATA {display(request.data)} has several labels per image, and {few(names, quote=False)} "
+            f"DATA {display(source.given)} has several labels per image, and {few(names, quote=False)} "
             f"{'answers' if len(names) == 1 else 'answer'} one class for each: give models that were trained on "
             "several labels per image (gapstone train on such DATA), or DATA with one label each."
         )

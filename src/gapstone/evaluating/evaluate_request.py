@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from gapstone.comparing.chosen_metric import Asked, asked_metric
 from gapstone.console.formatting import display
@@ -19,7 +19,8 @@ class EvaluateRequest:
     """Which models are evaluated on which images, and how."""
 
     models: tuple[str, ...]
-    data: str
+    data: Any
+    """A path, or one of the objects that `gapstone.data.open_source` opens."""
     part: Part = "auto"
     """Of DATA: its test images; val where it gives no test images; all where it gives neither."""
     metric: Asked = None

@@ -101,7 +101,7 @@ def gather(
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
         "data": {
-            "source": request.data,
+            "source": source.given,
             "kind": source.kind,
             "classes": list(source.classes),
             "part": tested.part,

@@ -64,6 +64,9 @@ _UPRIGHT = {
 _ORIENTATION = 0x0112
 
 
+Encoded = str | os.PathLike[str] | bytes | tuple[str, int, int]
+"""Where the bytes of an image are: a file, in memory, or a part of a file (path, first byte, length)."""
+
 OUT_OF_MEMORY = "decoding it needs more memory than there is"
 CHANGED = "it is no longer the file that was looked at: it was replaced or changed meanwhile"
 
@@ -127,25 +130,48 @@ def load(
         raise ImageError(_reason(e)) from e
 
 
-def read_bytes(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> bytes:
-    """Read a regular file; `sha256` is the hash that it had in a scan, `max_pixels` bounds its size.
+def read_bytes(source: Encoded, max_pixels: int = MAX_PIXELS, sha256: str | None = None) -> bytes:
+    """Read a regular file, or a part of one; `sha256` is the hash that it had in a scan, `max_pixels` bounds its size.
 
     Raises ImageError if the file cannot be read, has another hash, or is no regular file (a folder, a pipe, …).
     """
+    if isinstance(source, bytes):
+        data = source
+        _check_length(len(data), max_pixels)
+    elif isinstance(source, tuple | list):  # a list where it has been a message to a worker
+        data = _read_file(source[0], max_pixels, source[1], source[2])
+    else:
+        data = _read_file(source, max_pixels)
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise ImageError(CHANGED)
+    return data
+
+
+def _check_length(length: int, max_pixels: int) -> None:
+    # 8 bytes per pixel (uncompressed 16-bit RGBA) and metadata: a larger file has more pixels than the limit
+    if length > max_pixels * 8 + (64 << 20):
+        raise ImageError(f"the file is {length / 1e9:.1f} GB, more than any image within the pixel limit")
+
+
+def _read_file(
+    path: str | os.PathLike[str], max_pixels: int, start: int | None = None, length: int | None = None
+) -> bytes:
+    """The bytes of a regular file, or those from `start` on. Raises ImageError."""
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise ImageError("a folder, not a file")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file (a pipe, socket or device)")
-        # 8 bytes per pixel (uncompressed 16-bit RGBA) and metadata: a larger file has more pixels than the limit
-        if status.st_size > max_pixels * 8 + (64 << 20):
-            raise ImageError(f"the file is {status.st_size / 1e9:.1f} GB, more than any image within the pixel limit")
+        _check_length(status.st_size if length is None else length, max_pixels)
         with open(path, "rb", opener=opener) as f:
             if not stat.S_ISREG(os.fstat(f.fileno()).st_mode):  # replaced since os.stat
                 raise ImageError("not a regular file (a pipe, socket or device)")
-            data = f.read()
-        if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+            if length is None:
+                return f.read()
+            f.seek(start or 0)
+            data = f.read(length)
+        if len(data) < length:
             raise ImageError(CHANGED)
         return data
     except ImageError:

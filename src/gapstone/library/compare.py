@@ -1,9 +1,10 @@
 """`gs.compare`: the same backbone under several heads, on the user's own images."""
 
 import io
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -14,6 +15,7 @@ from gapstone.console.formatting import display
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
 from gapstone.cutting.own_network import own_network
+from gapstone.data.python_objects import described
 from gapstone.heads import parse
 from gapstone.heads.own_heads import OwnHead, OwnHeadLike
 from gapstone.library.comparison import Comparison
@@ -25,12 +27,14 @@ from gapstone.pools.registration import is_own
 from gapstone.statistics.own_metric import Function
 from gapstone.training.training_data import TrainOptions
 
+Data = Any
+"""A path, or one of the objects that DATA may be (`gapstone.data.python_objects`)."""
 Backbone = str | nn.Module | Callable[[], nn.Module]
 Size = int | str | tuple[int, int]
 
 
 def compare(
-    data: str | Path,
+    data: Data,
     *,
     backbone: Backbone | None = None,
     heads: Iterable[str | Mapping[str, OwnHeadLike]] = HEADS,
@@ -86,7 +90,9 @@ def compare(
     not run the script again.
 
     Args:
-        data: `digits`, a folder with a sub-folder of images per class, a CSV, an .npz, …, as the command's DATA.
+        data: `digits`, a folder with a sub-folder of images per class, a CSV, an .npz, …, as the command's DATA; or
+            arrays `(images, labels)`, a DataFrame with the columns `path,label`, a Dataset of torch or torchvision; or
+            `{"train": …, "test": …}` of two or three of them (docs/data.md).
         backbone: a name (`resnet18`, `timm:NAME`, `hf:FOLDER`); an nn.Module, whose head is found and cut off and
             which begins each trial with the weights that it has; or a function that builds one, which gives each trial
             random weights of its own. None: chosen by the images; of photos, a pretrained network that is not trained.
@@ -139,13 +145,14 @@ def compare(
         TypeError: `backbone` is no network.
         TrainingError: every trial failed.
     """
-    folder = Path(out) if out is not None else results_folder("compare", str(data))
+    folder = Path(out) if out is not None else results_folder("compare", described(data))
     console = PythonTerminal() if progress else Terminal(file=io.StringIO())
     with errors_in_python():
         specs, own = name_heads(heads)
         name, code = _named(backbone, at, specs, own, console)
+        given = os.fspath(data) if isinstance(data, os.PathLike) else data
         options = TrainOptions(
-            str(data), name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
+            given, name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
             group_pattern, multi_label,
         )  # fmt: skip

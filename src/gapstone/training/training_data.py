@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ StartProgress = Callable[[str], Callable[[int, int], None]]
 class TrainOptions:
     """The user's options for training; None means: choose automatically."""
 
-    data: str
+    data: Any  # a path, or one of the objects that `open_source` opens
     backbone: str | None = None
     pretrained: bool = False
     from_scratch: bool = False
@@ -176,7 +176,7 @@ def plan_training(
     reads = [parse(head).reads for head in heads]
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
-    source = open_source(options.data, options.group, options.group_pattern, options.multi_label)
+    source = open_source(options.data, options.group, options.group_pattern, options.multi_label, start_progress)
     if source.multi_label:
         check_balance(options.balance)
         for head in () if replaceable else heads:

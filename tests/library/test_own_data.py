@@ -1,0 +1,58 @@
+"""`gs.compare` of DATA that is an object of Python, and of the same images as files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import gapstone as gs
+
+OPTIONS: dict[str, Any] = {"heads": ["gap"], "seeds": 1, "epochs": 1, "quick": True, "keep": "none", "progress": False}
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Of each of ten classes the first images, in the order that a folder of them has."""
+    images, labels = load_digits(return_X_y=True)
+    rows = np.concatenate([np.flatnonzero(labels == k)[:10] for k in range(10)])
+    return np.rint(images[rows].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8), labels[rows]
+
+
+def test_the_same_images_in_any_form_give_the_same_numbers(
+    digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path
+) -> None:
+    images, labels = digits
+    split = np.where(np.arange(100) % 5 == 4, "test", "train")
+    rows = []
+    for k in range(100):
+        path = tmp_path / "data" / split[k] / str(labels[k]) / f"{k:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[k]).save(path)
+        rows.append({"path": path, "label": labels[k], "split": split[k]})
+    pairs = [(Image.fromarray(image), int(label)) for image, label in zip(images, labels, strict=True)]
+    order = np.argsort(split == "train", kind="stable")  # a folder's: test before train
+    forms: dict[str, Any] = {
+        "folder": tmp_path / "data",
+        "frame": pd.DataFrame([rows[k] for k in order]),
+        "arrays": {"images": images[order], "labels": labels[order], "split": split[order]},
+        "dataset": {part: [pairs[k] for k in np.flatnonzero(split == part)] for part in ("train", "test")},
+    }
+    found = {form: gs.compare(data, **OPTIONS, out=tmp_path / form).results for form, data in forms.items()}
+    assert {form: results["data"]["kind"] for form, results in found.items()} == {
+        "folder": "split folder", "frame": "frame", "arrays": "arrays", "dataset": "dataset"
+    }  # fmt: skip
+    metrics = [results["heads"][0]["metrics"] for results in found.values()]
+    assert metrics[1:] == metrics[:1] * 3
+    # again: nothing is trained, unless an image is another
+    trained: list[object] = []
+    gs.compare(forms["arrays"], **OPTIONS, out=tmp_path / "arrays", on_trial=trained.append)
+    assert not trained
+    images[order[0], 0, 0] += 1
+    edited = forms["arrays"] | {"images": images[order]}
+    gs.compare(edited, **OPTIONS, out=tmp_path / "arrays", on_trial=trained.append)
+    assert len(trained) == 1

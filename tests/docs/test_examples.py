@@ -103,6 +103,7 @@ SETUP = {
             "MeanOfTrials",
             "Entries",
             "Entries.frame",
+            "model_of",
         ),
         COMPARED,
     ),

@@ -16,6 +16,7 @@ from gapstone.commands.option_types import (
     GroupPattern,
     Json,
     MultiLabel,
+    OfHead,
     Weights,
     from_options,
     loading,
@@ -32,8 +33,8 @@ def evaluate(
         typer.Argument(
             parser=not_empty,
             metavar="MODEL…",
-            help="Files that `gapstone train` or `compare` wrote, timm:NAME, hf:FOLDER, or a network's name with "
-            "--weights; all others are compared with the first.",
+            help="Files that `gapstone train` or `compare` wrote, a folder of `compare`, timm:NAME, hf:FOLDER, or a "
+            "network's name with --weights; all others are compared with the first.",
         ),
     ],
     data: Annotated[
@@ -80,6 +81,7 @@ def evaluate(
         bool, typer.Option("--quick", help="No image is moved or resized, and the models are not timed.")
     ] = False,
     as_json: Json = False,
+    head: OfHead = None,
 ) -> None:
     """How good models are on labelled images: metrics with intervals, confusion, calibration, worst answers, a page.
 
@@ -90,7 +92,9 @@ def evaluate(
     with loading():
         from gapstone.evaluating.evaluate import evaluate as run
         from gapstone.evaluating.evaluate_request import EvaluateRequest
+        from gapstone.models.of_comparison import model_of
 
-    request = from_options(EvaluateRequest, context, models=tuple(models), part=split)
+    files = tuple(model_of(model, head) for model in models)
+    request = from_options(EvaluateRequest, context, models=files, part=split)
     command = shlex.join(["gapstone", *sys.argv[1:]])
     run(request, out or results_folder("evaluate", data), command=command, as_json=as_json)

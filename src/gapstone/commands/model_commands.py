@@ -16,6 +16,7 @@ from gapstone.commands.option_types import (
     Limit,
     Model,
     Native,
+    OfHead,
     Weights,
     data_option,
     from_options,
@@ -37,12 +38,14 @@ def predict(
     native: Native = False,
     device: Device = "auto",
     weights: Weights = None,
+    head: OfHead = None,
 ) -> None:
     """A model's predictions and their confidence. An image without one is listed with its reason (exit code 1)."""
     with loading():
         from gapstone.explaining.predict_files import predict_files
+        from gapstone.models.of_comparison import model_of
 
-    if not predict_files(model, images, as_json, top, device, native=native, weights=weights):
+    if not predict_files(model_of(model, head), images, as_json, top, device, native=native, weights=weights):
         raise typer.Exit(1)
 
 
@@ -94,6 +97,7 @@ def explain(
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option()] = 8,
     weights: Weights = None,
+    head: OfHead = None,
 ) -> None:
     """Show what a model looks at: what every place of a picture adds to each class's logit, from one forward pass.
 
@@ -103,8 +107,9 @@ def explain(
     with loading():
         from gapstone.explaining.explain_files import explain_files
         from gapstone.explaining.explain_request import ExplainRequest
+        from gapstone.models.of_comparison import model_of
 
-    request = from_options(ExplainRequest, context, images=tuple(images))
+    request = from_options(ExplainRequest, context, model=model_of(model, head), images=tuple(images))
     if not explain_files(request, out or results_folder("explain", model)):
         raise typer.Exit(1)
 
@@ -135,12 +140,14 @@ def inspect(
         bool, typer.Option("--json", help="One JSON document on standard output instead of tables.")
     ] = False,
     picture: Annotated[Path | None, path_option("Also draw it: .png or .svg.", metavar="FILE")] = None,
+    head: OfHead = None,
 ) -> None:
     """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
     with loading():
         from gapstone.inspecting.inspect_command import inspect_model
+        from gapstone.models.of_comparison import model_of
 
-    inspect_model(model, size, channels, as_json, depth, picture)
+    inspect_model(model_of(model, head), size, channels, as_json, depth, picture)
 
 
 def convert(
@@ -182,8 +189,9 @@ def convert(
     with loading():
         from gapstone.converting.conversion import ConvertRequest
         from gapstone.converting.convert import convert as run
+        from gapstone.models.of_comparison import model_of
 
-    run(from_options(ConvertRequest, context), as_json)
+    run(from_options(ConvertRequest, context, model=model_of(model)), as_json)
 
 
 def export(
@@ -199,6 +207,7 @@ def export(
     weights: Weights = None,
     duplicates: DuplicatesOption = "group",
     duplicate_threshold: DuplicateThreshold = None,
+    head: OfHead = None,
 ) -> None:
     """Write a model as ONNX or .pt2: logits and maps, any batch and size the head takes, checked before it says done.
 
@@ -206,9 +215,10 @@ def export(
     """
     with loading():
         from gapstone.export.export_model import export as run
+        from gapstone.models.of_comparison import model_of
 
     run(
-        model,
+        model_of(model, head),
         onnx,
         pt2,
         maps=maps,
@@ -239,9 +249,11 @@ def serve(
     ] = "127.0.0.1",
     device: Device = "auto",
     weights: Weights = None,
+    head: OfHead = None,
 ) -> None:
     """A page where a picture is dropped in: its classes, and where in the picture each of them comes from."""
     with loading():
+        from gapstone.models.of_comparison import model_of
         from gapstone.serve.run_server import serve as run
 
-    run(models, host, port, device, weights=weights)
+    run([model_of(model, head) for model in models], host, port, device, weights=weights)

@@ -152,9 +152,16 @@ Model = Annotated[
     typer.Argument(
         parser=not_empty,
         metavar="MODEL",
-        help="A file that `gapstone train` wrote, timm:NAME (its weights are fetched), hf:FOLDER (a classifier of "
-        "transformers), or a network's name with "
-        "--weights.",
+        help="A file that `gapstone train` wrote, the folder of a `compare`, timm:NAME (its weights are fetched), "
+        "hf:FOLDER (a classifier of transformers), or a network's name with --weights.",
+    ),
+]
+OfHead = Annotated[
+    str | None,
+    typer.Option(
+        "--head",
+        help="Of a folder of `compare`: the head whose model is meant (default: the best).",
+        show_default=False,
     ),
 ]
 Weights = Annotated[

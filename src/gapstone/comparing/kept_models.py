@@ -70,8 +70,10 @@ def files_to_keep(done: Mapping[str, list[FinishedTrial]], keep: Keep) -> dict[s
     """The trials whose models are kept, by their files in OUT/models."""
     files: dict[str, FinishedTrial] = {}
     for head, trials in done.items():
-        kept = [] if keep == "none" or not trials else trials if keep == "all" else [best_of(trials)]
-        for one in kept:
+        if keep == "none" or not trials:
+            continue
+        best = best_of(trials)
+        for one in [best, *(one for one in trials if keep == "all" and one is not best)]:
             seed = f"-{'seed' if one.trial.fold is None else 'fold'}{one.trial.seed}" if keep == "all" else ""
             name = re.sub(r"[^\w.+=,-]+", "-", head) + seed
             while (file := f"{name}.safetensors") in files:  # two specs that are written alike

@@ -35,6 +35,7 @@ from gapstone.models.model_file import (
     shapes,
     write,
 )
+from gapstone.models.of_comparison import model_of
 from gapstone.models.trained_on import TrainedOn, from_file, to_file, without
 from gapstone.nets import build, dry_run
 from gapstone.nets.hf_features import HfFeatures
@@ -312,7 +313,7 @@ def load(
     pass checks that the logits are finite.
 
     Args:
-        path: of the file.
+        path: of the file; or of the folder of a comparison, whose best model is loaded.
         backbone: of a model on a network of your own: the network, or a function that builds it. The file names its
             class, and holds its weights; it never imports it.
         head: of a model with a head of your own: the head, or the function that builds it, as `gs.compare` takes it.
@@ -324,6 +325,7 @@ def load(
         ModelFileError: the file is not a complete model of gapstone's, or its numbers overflow; a ValueError.
         ImportError: its backbone needs `gapstone[zoo]` or `gapstone[hf]`.
     """
+    path = model_of(os.fspath(path))
     try:
         file = read(Path(path))
         description = _with_own(ModelDescription.from_json(file.about), backbone, head)
@@ -372,9 +374,8 @@ def _with_own(
 
 
 def _build(description: ModelDescription) -> Classifier:
-    about = description
-    arguments = about.backbone, about.head, about.labels, about.preprocessing
-    return Classifier(*arguments, config=about.config, multi_label=about.multi_label)
+    arguments = description.backbone, description.head, description.labels, description.preprocessing
+    return Classifier(*arguments, config=description.config, multi_label=description.multi_label)
 
 
 def _expected_shapes(description: ModelDescription) -> Shapes:

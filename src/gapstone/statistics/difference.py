@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import special
-from scipy.optimize import brentq
 
 from gapstone.statistics.by_group import by_group, evenness
 
@@ -71,6 +70,8 @@ class ErrorDistribution:
         upper = self.standard_error
         while self.tail_probability(upper) > level:
             upper *= 2
+        from scipy.optimize import brentq  # takes 0.4 s to import, and processes that train need no quantile
+
         return float(brentq(lambda distance: self.tail_probability(distance) - level, 0, upper, xtol=1e-9, rtol=1e-7))
 
 

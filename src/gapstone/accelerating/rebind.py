@@ -9,6 +9,7 @@ so the copy runs as fast, sees later changes of its module's globals, and is tra
 import dis
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
@@ -106,10 +107,15 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _loads(code: CodeType) -> Iterator[tuple[str, tuple[str, ...]]]:
+@lru_cache(4096)  # networks share their modules' code
+def _loads(code: CodeType) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Every name that is read, and the attributes that are read of it: `torch.nn.functional` gives
     ("torch", ("nn", "functional")).
     """
+    return tuple(_each_load(code))
+
+
+def _each_load(code: CodeType) -> Iterator[tuple[str, tuple[str, ...]]]:
     for part in _codes(code):
         name, chain = "", []
         for instruction in dis.get_instructions(part):
@@ -131,8 +137,9 @@ def _otherwise_used(code: CodeType, name: str) -> bool:
 
 
 def _imports_pools(code: CodeType) -> bool:
-    imported = {i.argval.partition(".")[0] for i in dis.get_instructions(code) if i.opname == "IMPORT_NAME"}
-    return "torch" in imported and not NAMES_OF_POOLS.isdisjoint(code.co_names)
+    if NAMES_OF_POOLS.isdisjoint(code.co_names):
+        return False
+    return any(i.opname == "IMPORT_NAME" and i.argval.partition(".")[0] == "torch" for i in dis.get_instructions(code))
 
 
 def _copy(function: FunctionType, globals_: dict[str, Any], values: dict[str, Any]) -> FunctionType:

@@ -105,7 +105,8 @@ def _likely_of_timm(request: CompareRequest) -> bool:
 
 
 def _print_results(results: dict[str, Any], page: Path, console: Console) -> None:
-    report_terminal.render(results, console)
+    if not console.is_jupyter:  # a notebook shows what `gs.compare` returns
+        report_terminal.render(results, console)
     model, *others = results.get("models") or [None]  # results of earlier versions have none
     if model is not None:
         line = f"\nModel: {display(page.parent / model['file'])}, {kept_models.describe(model)}"

@@ -125,6 +125,15 @@ def compare(
         bool,
         typer.Option("--quick", help="The verdict alone: no test image is moved or resized, and heads are not timed."),
     ] = False,
+    trackers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:WHERE],…",
+            help="Trackers of experiments: tensorboard:FOLDER, mlflow:EXPERIMENT, wandb:PROJECT; a run of each trial, "
+            "and the report.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train one backbone under several heads and say which is better, by how much, and with what confidence.
 
@@ -134,8 +143,11 @@ def compare(
         from gapstone.comparing.compare_request import CompareRequest
         from gapstone.comparing.run_comparison import compare as run
         from gapstone.heads import split_specs
+        from gapstone.library.listeners import Callbacks
+        from gapstone.trackers import trackers_of
         from gapstone.training.training_data import TrainOptions
 
+    listener = Callbacks(trackers=trackers_of(trackers.split(",") if trackers else []))
     request = from_options(
         CompareRequest,
         context,
@@ -143,7 +155,8 @@ def compare(
         heads=tuple(split_specs(heads)),
         user_code=None,
     )
-    run(request, out or results_folder("compare", data), command=shlex.join(["gapstone", *sys.argv[1:]]))
+    command = shlex.join(["gapstone", *sys.argv[1:]])
+    run(request, out or results_folder("compare", data), command=command, listener=listener)
 
 
 def report(

@@ -79,7 +79,7 @@ def gather(
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
         "data": _data(plan, rows),
-        "settings": _settings(plan) | {"look": look, "metric": metric.name, "shift_metric": by_moved.name},
+        "settings": settings_of(plan) | {"look": look, "metric": metric.name, "shift_metric": by_moved.name},
         "metrics": [one.to_json() for one in metrics_of(plan)],
         "machine": machine(prepared.device),
         "versions": versions(),
@@ -147,7 +147,7 @@ def _of_multi_label(plan: ComparisonPlan, parts: dict[str, NDArray[np.int64]]) -
     }
 
 
-def _settings(plan: ComparisonPlan) -> dict[str, Any]:
+def settings_of(plan: ComparisonPlan) -> dict[str, Any]:
     """The "settings" entry of results.json."""
     prepared, settings = plan.prepared, plan.prepared.settings
     return {

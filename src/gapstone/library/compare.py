@@ -19,12 +19,13 @@ from gapstone.data.python_objects import described
 from gapstone.heads import parse
 from gapstone.heads.own_heads import OwnHead, OwnHeadLike
 from gapstone.library.comparison import Comparison
-from gapstone.library.listeners import Callbacks, EpochEnded, TrialEnded
+from gapstone.library.listeners import Callbacks
 from gapstone.library.own_head import name_heads
 from gapstone.library.python_words import PythonTerminal, errors_in_python
 from gapstone.pools import POOLS
 from gapstone.pools.registration import is_own
 from gapstone.statistics.own_metric import Function
+from gapstone.trackers import EpochEnded, Tracker, TrialEnded, trackers_of
 from gapstone.training.training_data import TrainOptions
 
 Data = Any
@@ -49,6 +50,7 @@ def compare(
     progress: bool = True,
     on_epoch: Callable[[EpochEnded], object] | None = None,
     on_trial: Callable[[TrialEnded], object] | None = None,
+    trackers: Sequence[Tracker | str] = (),
     freeze: bool = False,
     finetune: bool = False,
     from_scratch: bool = False,
@@ -110,7 +112,8 @@ def compare(
         out: the folder of the results; None: `runs/compare-NAME`.
         progress: show bars and lines about the work; errors are raised in any case.
         on_epoch: called after each epoch of a network that is trained whole, with an `EpochEnded`.
-        on_trial: called after each trial, with a `TrialEnded`.
+        on_trial: called after each trial, with a `TrialEnded`. An error in either function ends the comparison.
+        trackers: of experiments, such as `gs.trackers.TensorBoard("runs/tb")`; a run of each trial, and the report.
         freeze: do not train the backbone, which has trained weights; the default where they are known to be trained.
         finetune: train a backbone further that has trained weights.
         from_scratch: random weights, even where trained ones are on this machine.
@@ -161,7 +164,7 @@ def compare(
             curve if curve is None or isinstance(curve, str) else ",".join(map(str, curve)), finetune, quick,
             user_code=code, keep=keep, tune=tune,
         )  # fmt: skip
-        run(request, folder, console, "", Callbacks(on_epoch, on_trial))
+        run(request, folder, console, "", Callbacks(on_epoch, on_trial, trackers_of(trackers)))
     return Comparison.open(folder)
 
 

@@ -73,7 +73,7 @@ class TrialEnded:
     settings: dict[str, Scalar] = field(default_factory=dict)
     """How it was trained: head, seed, backbone, epochs, learning rate, …; those that were chosen in it, too."""
     measures: dict[str, float] = field(default_factory=dict)
-    """What was measured: `test/accuracy` and all other metrics of the test images, `model/parameters`, `train/seconds`, …"""
+    """What was measured: `test/accuracy` and all other metrics of the test images, `model/macs`, …"""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from gapstone.commands.config_file import Config
 from gapstone.commands.option_types import (
     AugmentOption,
     Backbone,
@@ -26,9 +27,11 @@ from gapstone.commands.option_types import (
     Limit,
     MultiLabel,
     Optimizer,
+    Patience,
     PrecisionOption,
     Pretrained,
     Size,
+    SplitShares,
     StartWeights,
     WeightDecay,
     from_options,
@@ -106,6 +109,17 @@ def compare(
     group: Group = None,
     group_pattern: GroupPattern = None,
     multi_label: MultiLabel = False,
+    split: SplitShares = None,
+    patience: Patience = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Differences of the metric up to it do not matter, in percentage points (or the metric's unit): heads "
+            "within it are called equivalent (default: 0.5). Decide it before you see results.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
@@ -231,6 +245,9 @@ def train(
     group: Group = None,
     group_pattern: GroupPattern = None,
     multi_label: MultiLabel = False,
+    split: SplitShares = None,
+    patience: Patience = None,
+    config: Config = None,
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head.
 

@@ -56,14 +56,16 @@ def gather(
     out: Path,
     failed: dict[str, str],
     command: str,
+    config: str,
     speed: dict[str, Any],
     models: list[dict[str, Any]],
     look: int,
 ) -> dict[str, Any]:
     """Write results.json, results.csv, the predictions and pictures.npz of the finished trials.
 
-    `done` are those of the plan, by head; `failed` is the reason of each failure by trial id; `speed`, by head, is from
-    `measure_head_speeds`; `models` are the entries of the models in OUT; `look` is from `record_look`.
+    `done` are those of the plan, by head; `failed` is the reason of each failure by trial id; `config` is from
+    `as_toml`; `speed`, by head, is from `measure_head_speeds`; `models` are the entries of the models in OUT; `look` is
+    from `record_look`.
     Returns the results, as in results.json.
     """
     metric, chosen = plan.metric
@@ -78,6 +80,7 @@ def gather(
         "gapstone": gapstone.__version__,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
+        "config": config,
         "data": _data(plan, rows),
         "settings": settings_of(plan) | {"look": look, "metric": metric.name, "shift_metric": by_moved.name},
         "metrics": [one.to_json() for one in metrics_of(plan)],

@@ -16,6 +16,7 @@ from gapstone.comparing.listener import NOBODY, Listener, trial_name
 from gapstone.comparing.looks import record_look
 from gapstone.comparing.plan import ComparisonPlan, plan_comparison
 from gapstone.comparing.report import report_page, report_terminal
+from gapstone.comparing.request_as_toml import as_toml
 from gapstone.comparing.tested_values import mean_of
 from gapstone.comparing.trial_measures import MOST_PROBABILITIES
 from gapstone.comparing.trials import Trial
@@ -58,7 +59,7 @@ def compare(
         TrainingError: every trial failed.
     """
     console = console or Terminal()
-    request = request.checked()
+    config, request = as_toml(request), request.checked()
     check_outside_data(out, request.choices.data)
     check_folder(out, COMPARE)
     untouched = "Stopped before the first trial; nothing was written. The same command starts again."
@@ -90,7 +91,7 @@ def compare(
         models = _write_models(plan, done, out, cache, bars)
         look = record_look(plan, out, bars.log)
         with bars.during("Comparing the heads"):
-            results = gather_results.gather(plan, done, out, failed, command, speed, models, look)
+            results = gather_results.gather(plan, done, out, failed, command, config, speed, models, look)
         with bars.during("Writing the report"):
             page = report_page.write(out)
         with bars.during("Telling the trackers"):

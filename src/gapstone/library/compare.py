@@ -31,7 +31,7 @@ from gapstone.training.training_data import TrainOptions
 Data = Any
 """A path, or one of the objects that DATA may be (`gapstone.data.python_objects`)."""
 Backbone = str | nn.Module | Callable[[], nn.Module]
-Size = int | str | tuple[int, int]
+Size = int | str | Sequence[int]
 
 
 def compare(
@@ -75,6 +75,9 @@ def compare(
     device: str = "auto",
     duplicates: Literal["group", "drop", "keep"] = "group",
     duplicate_threshold: float | None = None,
+    split: str | Sequence[float] | None = None,
+    patience: int | None = None,
+    margin: float | None = None,
     workers: int | None = None,
 ) -> Comparison:
     """Train one backbone under several heads with several seeds, and say which head is better, and how surely.
@@ -138,6 +141,12 @@ def compare(
         device: `auto`: a GPU if there is one.
         duplicates: pictures that are there more than once: kept on one side of the split, one of each used, or kept.
         duplicate_threshold: likeness (correlation, 0.8 to 1) from which two pictures are one.
+        split: shares of the images to train on, to validate and to test, such as (0.7, 0.15, 0.15); None: 20 % are
+            tested, and 10 % of the others validate. `data` must not say it itself.
+        patience: epochs without a better validation accuracy after which the training of a whole network ends; None:
+            10.
+        margin: differences of the metric up to it do not matter, in its unit as it is shown; None: 0.5 percentage
+            points. Decide it before you see results: another margin is another look at the test images.
         workers: trials at a time; None: one per core, one on a GPU.
 
     Returns:
@@ -157,12 +166,13 @@ def compare(
         options = TrainOptions(
             given, name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
-            group_pattern, multi_label,
+            group_pattern, multi_label, split if split is None or isinstance(split, str) else "/".join(map(str, split)),
+            patience,
         )  # fmt: skip
         request = CompareRequest(
             options, specs, seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
             curve if curve is None or isinstance(curve, str) else ",".join(map(str, curve)), finetune, quick,
-            user_code=code, keep=keep, tune=tune,
+            user_code=code, keep=keep, tune=tune, margin=margin,
         )  # fmt: skip
         run(request, folder, console, "", Callbacks(on_epoch, on_trial, trackers_of(trackers)))
     return Comparison.open(folder)
@@ -198,6 +208,6 @@ def _path(path: str | Path | None) -> Path | None:
 
 def _size_text(size: Size | None) -> str | None:
     """As --size takes it."""
-    if isinstance(size, tuple):
+    if isinstance(size, Sequence) and not isinstance(size, str):
         return "x".join(map(str, size))
     return None if size is None else str(size)

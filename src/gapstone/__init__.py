@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from gapstone import trackers as trackers
     from gapstone.accelerating import accelerate as accelerate
     from gapstone.accelerating import accelerated as accelerated
     from gapstone.fitting.fit_head import fit_head as fit_head
@@ -74,12 +75,17 @@ PUBLIC = {
     "wait_for_kernels": "gapstone.loops.background",
 }
 
-__all__ = [*PUBLIC, "__version__"]
+MODULES = ("trackers",)
+"""Of names that are used as `gs.trackers.TensorBoard`."""
+
+__all__ = [*PUBLIC, *MODULES, "__version__"]
 
 
 if not TYPE_CHECKING:  # to mypy it would say that there is every name
 
     def __getattr__(name: str) -> Any:
+        if name in MODULES:
+            return import_module(f"gapstone.{name}")
         if name not in PUBLIC:
             raise AttributeError(f"module 'gapstone' has no attribute {name!r}")
         value = getattr(import_module(PUBLIC[name]), name)

@@ -1,5 +1,6 @@
 """The options that several commands share, each written once: type, help, and the check of what is typed."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from pathlib import Path
@@ -34,10 +35,17 @@ def to_path(name: str | Path) -> Path:
     return Path(not_empty(str(name)))
 
 
-def path_option(help: str, name: str | None = None, metavar: str = "PATH") -> Any:
-    """An option that names a file or a folder; its default is said in its help, or there is none."""
-    names = (name,) if name else ()
-    return typer.Option(*names, parser=to_path, metavar=metavar, help=help, show_default=False)
+def path_option(
+    help: str, name: str | None = None, metavar: str = "PATH", callback: Callable[..., Any] | None = None
+) -> Any:
+    """An option that names a file or a folder; its default is said in its help, or there is none.
+
+    A `callback` is called before all other options are looked at.
+    """
+    names, eager = (name,) if name else (), callback is not None
+    return typer.Option(
+        *names, parser=to_path, metavar=metavar, help=help, show_default=False, callback=callback, is_eager=eager
+    )
 
 
 def data_option(help: str) -> Any:
@@ -119,6 +127,23 @@ DuplicateThreshold = Annotated[
     typer.Option(
         help="Likeness (correlation, 0.8 to 1) from which two pictures are one; 1: only where every pixel is the same "
         "(default: what suits DATA; `gapstone check` shows it).",
+        show_default=False,
+    ),
+]
+SplitShares = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TRAIN/VAL/TEST",
+        help="Shares of the images, such as 0.7/0.15/0.15 (default: a fifth is tested, a tenth of the others "
+        "validates), where DATA does not say it.",
+        show_default=False,
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        help="Epochs without a better validation accuracy after which the training of a whole network ends "
+        "(default: 10).",
         show_default=False,
     ),
 ]

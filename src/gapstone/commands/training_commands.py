@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from gapstone.commands.config_file import Config
 from gapstone.commands.option_types import (
     AugmentOption,
     Backbone,
@@ -26,9 +27,11 @@ from gapstone.commands.option_types import (
     Limit,
     MultiLabel,
     Optimizer,
+    Patience,
     PrecisionOption,
     Pretrained,
     Size,
+    SplitShares,
     StartWeights,
     WeightDecay,
     from_options,
@@ -106,6 +109,17 @@ def compare(
     group: Group = None,
     group_pattern: GroupPattern = None,
     multi_label: MultiLabel = False,
+    split: SplitShares = None,
+    patience: Patience = None,
+    margin: Annotated[
+        float | None,
+        typer.Option(
+            help="Differences of the metric up to it do not matter, in percentage points (or the metric's unit): heads "
+            "within it are called equivalent (default: 0.5). Decide it before you see results.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Config = None,
     workers: Annotated[
         int | None, typer.Option(help="Trials at a time (default: one per core; one on a GPU).", show_default=False)
     ] = None,
@@ -125,6 +139,15 @@ def compare(
         bool,
         typer.Option("--quick", help="The verdict alone: no test image is moved or resized, and heads are not timed."),
     ] = False,
+    trackers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[:WHERE],…",
+            help="Trackers of experiments: tensorboard:FOLDER, mlflow:EXPERIMENT, wandb:PROJECT; a run of each trial, "
+            "and the report.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Train one backbone under several heads and say which is better, by how much, and with what confidence.
 
@@ -134,8 +157,11 @@ def compare(
         from gapstone.comparing.compare_request import CompareRequest
         from gapstone.comparing.run_comparison import compare as run
         from gapstone.heads import split_specs
+        from gapstone.library.listeners import Callbacks
+        from gapstone.trackers import trackers_of
         from gapstone.training.training_data import TrainOptions
 
+    listener = Callbacks(trackers=trackers_of(trackers.split(",") if trackers else []))
     request = from_options(
         CompareRequest,
         context,
@@ -143,7 +169,8 @@ def compare(
         heads=tuple(split_specs(heads)),
         user_code=None,
     )
-    run(request, out or results_folder("compare", data), command=shlex.join(["gapstone", *sys.argv[1:]]))
+    command = shlex.join(["gapstone", *sys.argv[1:]])
+    run(request, out or results_folder("compare", data), command=command, listener=listener)
 
 
 def report(
@@ -218,6 +245,9 @@ def train(
     group: Group = None,
     group_pattern: GroupPattern = None,
     multi_label: MultiLabel = False,
+    split: SplitShares = None,
+    patience: Patience = None,
+    config: Config = None,
 ) -> None:
     """Train one classifier and save it as one safe file: weights, labels, preprocessing, backbone and head.
 

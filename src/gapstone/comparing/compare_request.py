@@ -1,5 +1,6 @@
 """`CompareRequest`: what a comparison is asked for, before anything is looked at."""
 
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -49,6 +50,8 @@ class CompareRequest:
     """Networks, heads and pools of the user's own that trials need."""
     keep: Keep = "best"
     """Which trained models are kept."""
+    margin: float | None = None
+    """Differences of the metric up to it do not matter, in its unit as it is shown; None: the metric's own."""
     tune: bool = False
     """Choose learning rate and weight decay of networks that are trained whole on validation images, in each trial."""
 
@@ -66,6 +69,8 @@ class CompareRequest:
         if baseline not in heads:
             raise ValueError(f"--baseline {baseline!r} is not among --heads {','.join(heads)}.")
         metric = asked_metric(self.metric)
+        if self.margin is not None and not 0 < self.margin < math.inf:
+            raise ValueError(f"--margin {self.margin:g}: must be more than 0, such as 1 for a percentage point.")
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
         for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):

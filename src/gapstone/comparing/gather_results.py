@@ -56,14 +56,16 @@ def gather(
     out: Path,
     failed: dict[str, str],
     command: str,
+    config: str,
     speed: dict[str, Any],
     models: list[dict[str, Any]],
     look: int,
 ) -> dict[str, Any]:
     """Write results.json, results.csv, the predictions and pictures.npz of the finished trials.
 
-    `done` are those of the plan, by head; `failed` is the reason of each failure by trial id; `speed`, by head, is from
-    `measure_head_speeds`; `models` are the entries of the models in OUT; `look` is from `record_look`.
+    `done` are those of the plan, by head; `failed` is the reason of each failure by trial id; `config` is from
+    `as_toml`; `speed`, by head, is from `measure_head_speeds`; `models` are the entries of the models in OUT; `look` is
+    from `record_look`.
     Returns the results, as in results.json.
     """
     metric, chosen = plan.metric
@@ -78,8 +80,9 @@ def gather(
         "gapstone": gapstone.__version__,
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": command,
+        "config": config,
         "data": _data(plan, rows),
-        "settings": _settings(plan) | {"look": look, "metric": metric.name, "shift_metric": by_moved.name},
+        "settings": settings_of(plan) | {"look": look, "metric": metric.name, "shift_metric": by_moved.name},
         "metrics": [one.to_json() for one in metrics_of(plan)],
         "machine": machine(prepared.device),
         "versions": versions(),
@@ -147,7 +150,7 @@ def _of_multi_label(plan: ComparisonPlan, parts: dict[str, NDArray[np.int64]]) -
     }
 
 
-def _settings(plan: ComparisonPlan) -> dict[str, Any]:
+def settings_of(plan: ComparisonPlan) -> dict[str, Any]:
     """The "settings" entry of results.json."""
     prepared, settings = plan.prepared, plan.prepared.settings
     return {

@@ -1,8 +1,8 @@
 """How often the same test images have been compared in a folder: every look pays for itself with a part of the level.
 
 Who adds seeds until something is significant finds differences that do not exist, so later looks are judged at a
-smaller level (`look_level`). A look is a plan of trials, a baseline, a metric and the groups that are counted: the same
-command again, after a stop or a failed trial, is the same look.
+smaller level (`look_level`). A look is a plan of trials, a baseline, a metric, a margin and the groups that are
+counted: the same command again, after a stop or a failed trial, is the same look. Who tries margins finds one.
 """
 
 import hashlib
@@ -42,7 +42,8 @@ def _look(plan: ComparisonPlan) -> dict[str, Any]:
     # what --quick leaves out is no other look at the test images
     ids = sorted(replace(trial, quick=False).id for trial in plan.trials)
     groups = [plan.prepared.groups.tolist()] if plan.prepared.source.grouping is not None else []
-    facts = json.dumps([plan.baseline, *filter(None, [metric.name, metric.digest]), ids, *groups])
+    asked = [metric.name, metric.digest, plan.request.margin]
+    facts = json.dumps([plan.baseline, *filter(None, asked), ids, *groups])
     return {
         "plan": hashlib.sha256(facts.encode()).hexdigest()[:16],
         "data": plan.prepared.hash,

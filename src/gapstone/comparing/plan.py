@@ -106,7 +106,7 @@ class ComparisonPlan:
         metric, chosen = choose_for(asked_metric(self.request.metric), labels, len(self.prepared.labels))
         if chosen and not self.multi_label and self.request.choices.balance == "none":
             chosen += " --balance loss also trains for it."
-        return metric, chosen
+        return metric.with_margin(self.request.margin), chosen
 
     @property
     def multi_label(self) -> bool:

@@ -12,11 +12,11 @@ from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache
 from gapstone.comparing.feature_pass import NAME, FeaturePass, run_feature_pass
 from gapstone.comparing.finished_trials import FinishedTrial
-from gapstone.comparing.learning_curve import labelled
-from gapstone.comparing.listener import NOBODY, Listener
+from gapstone.comparing.listener import NOBODY, Listener, trial_name
 from gapstone.comparing.looks import record_look
 from gapstone.comparing.plan import ComparisonPlan, plan_comparison
 from gapstone.comparing.report import report_page, report_terminal
+from gapstone.comparing.request_as_toml import as_toml
 from gapstone.comparing.tested_values import mean_of
 from gapstone.comparing.trial_measures import MOST_PROBABILITIES
 from gapstone.comparing.trials import Trial
@@ -59,7 +59,7 @@ def compare(
         TrainingError: every trial failed.
     """
     console = console or Terminal()
-    request = request.checked()
+    config, request = as_toml(request), request.checked()
     check_outside_data(out, request.choices.data)
     check_folder(out, COMPARE)
     untouched = "Stopped before the first trial; nothing was written. The same command starts again."
@@ -78,6 +78,8 @@ def compare(
         scan_report.write(plan.prepared.scan, out)
         missing = finished_trials.missing(plan, out, bars.log)
         bars.log(_announce(plan, missing, out))
+        listener.comparison_started(plan, missing, out, bars.log)
+        stack.push(lambda _, error, __: listener.comparison_stopped(error) if error else None)
         # run the pass even for one missing trial: its rows are on disk, so it takes a second
         cache = _run_feature_pass(plan, out, bars) if plan.feature_pass and missing else None
         failed = _train(plan, missing, out, bars, cache, listener)
@@ -89,9 +91,11 @@ def compare(
         models = _write_models(plan, done, out, cache, bars)
         look = record_look(plan, out, bars.log)
         with bars.during("Comparing the heads"):
-            results = gather_results.gather(plan, done, out, failed, command, speed, models, look)
+            results = gather_results.gather(plan, done, out, failed, command, config, speed, models, look)
         with bars.during("Writing the report"):
             page = report_page.write(out)
+        with bars.during("Telling the trackers"):
+            listener.comparison_ended(results, page)
     _print_results(results, page, console)
     return results
 
@@ -139,7 +143,7 @@ def _write_models(
             jobs.append((one.trial, weights, file, seen))
             continue
         bars.log(
-            f"The model of {_named(one.trial)} is not there: it was not kept when it was trained, or is damaged. "
+            f"The model of {trial_name(one.trial)} is not there: it was not kept when it was trained, or is damaged. "
             f"Without {display(out / 'trials' / one.trial.id)} the same command trains it again."
         )
     try:
@@ -204,17 +208,18 @@ def _train(
                 running.close()
                 raise TrainingError(f"{news.what.reason} The same command goes on from here.")
             if news.kind == "news":
-                epoch, epochs, accuracy = news.what
+                epoch, epochs, numbers = news.what
+                accuracy = numbers.validation_accuracy
                 what = "validation images right in all labels" if trial.multi_label else "validation accuracy"
                 validation = "" if accuracy is None else f", {what} {100 * accuracy:.1f} %"
-                status[trial.id] = f"{_named(trial)}, epoch {epoch}/{epochs}{validation}"
-                listener.epoch_ended(trial, epoch, epochs, accuracy)
+                status[trial.id] = f"{trial_name(trial)}, epoch {epoch}/{epochs}{validation}"
+                listener.epoch_ended(trial, epoch, epochs, numbers)
             elif news.kind in ("done", "failed"):
                 ended += 1
                 status.pop(trial.id, None)
                 if news.kind == "failed":
                     failed[trial.id] = str(news.what)
-                    bars.log(f"{_named(trial)} failed: {display(str(news.what))}")
+                    bars.log(f"{trial_name(trial)} failed: {display(str(news.what))}")
                 elif plan.request.keep == "best" and not trial.frozen:
                     alike = [one for one in plan.trials if one.head == trial.head]
                     kept_models.prune_weights(out, finished_trials.facts_of(alike, out))
@@ -234,11 +239,6 @@ def _speed(plan: ComparisonPlan, failed: dict[str, str], out: Path, bars: Bars) 
     except JobError as error:
         bars.log(f"ms per image could not be measured: {display(str(error))}")
         return {}
-
-
-def _named(trial: Trial) -> str:
-    of = f" ({count_noun(labelled(trial), 'labelled image')})" if trial.test_only else ""
-    return f"{trial.head} {'seed' if trial.fold is None else 'fold'} {trial.seed}{of}"
 
 
 def _announce(plan: ComparisonPlan, trials: list[Trial], out: Path) -> str:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -57,8 +57,23 @@ class Start:
     """The digest of the weights of the backbone's own pooler, where a head reads it."""
 
 
-Report = Callable[[int, int, float | None], None]
-"""(epoch, epochs, validation accuracy)"""
+class EpochNumbers(NamedTuple):
+    """What an epoch ended with; of a head on a frozen backbone, that of the candidate that is best so far."""
+
+    train_loss: float
+    validation_loss: float | None
+    """None without validation images."""
+    validation_accuracy: float | None
+
+    @classmethod
+    def last(cls, history: History) -> "EpochNumbers":
+        if not history.validation_loss:
+            return cls(history.train_loss[-1], None, None)
+        return cls(history.train_loss[-1], history.validation_loss[-1], history.validation_accuracy[-1])
+
+
+Report = Callable[[int, int, EpochNumbers], None]
+"""(epoch, epochs, numbers)"""
 
 
 @dataclass(frozen=True)
@@ -234,8 +249,7 @@ def run(
 
     def after_epoch(epoch: int, history: History) -> None:
         if report:
-            accuracy = history.validation_accuracy[-1] if history.validation_accuracy else None
-            report(epoch, trial.settings.epochs * trial.trainings, accuracy)
+            report(epoch, trial.settings.epochs * trial.trainings, EpochNumbers.last(history))
 
     predictor: Predictor
     choice: TuningChoice | None = None

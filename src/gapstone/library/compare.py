@@ -19,18 +19,19 @@ from gapstone.data.python_objects import described
 from gapstone.heads import parse
 from gapstone.heads.own_heads import OwnHead, OwnHeadLike
 from gapstone.library.comparison import Comparison
-from gapstone.library.listeners import Callbacks, EpochEnded, TrialEnded
+from gapstone.library.listeners import Callbacks
 from gapstone.library.own_head import name_heads
 from gapstone.library.python_words import PythonTerminal, errors_in_python
 from gapstone.pools import POOLS
 from gapstone.pools.registration import is_own
 from gapstone.statistics.own_metric import Function
+from gapstone.trackers import EpochEnded, Tracker, TrialEnded, trackers_of
 from gapstone.training.training_data import TrainOptions
 
 Data = Any
 """A path, or one of the objects that DATA may be (`gapstone.data.python_objects`)."""
 Backbone = str | nn.Module | Callable[[], nn.Module]
-Size = int | str | tuple[int, int]
+Size = int | str | Sequence[int]
 
 
 def compare(
@@ -49,6 +50,7 @@ def compare(
     progress: bool = True,
     on_epoch: Callable[[EpochEnded], object] | None = None,
     on_trial: Callable[[TrialEnded], object] | None = None,
+    trackers: Sequence[Tracker | str] = (),
     freeze: bool = False,
     finetune: bool = False,
     from_scratch: bool = False,
@@ -73,6 +75,9 @@ def compare(
     device: str = "auto",
     duplicates: Literal["group", "drop", "keep"] = "group",
     duplicate_threshold: float | None = None,
+    split: str | Sequence[float] | None = None,
+    patience: int | None = None,
+    margin: float | None = None,
     workers: int | None = None,
 ) -> Comparison:
     """Train one backbone under several heads with several seeds, and say which head is better, and how surely.
@@ -110,7 +115,8 @@ def compare(
         out: the folder of the results; None: `runs/compare-NAME`.
         progress: show bars and lines about the work; errors are raised in any case.
         on_epoch: called after each epoch of a network that is trained whole, with an `EpochEnded`.
-        on_trial: called after each trial, with a `TrialEnded`.
+        on_trial: called after each trial, with a `TrialEnded`. An error in either function ends the comparison.
+        trackers: of experiments, such as `gs.trackers.TensorBoard("runs/tb")`; a run of each trial, and the report.
         freeze: do not train the backbone, which has trained weights; the default where they are known to be trained.
         finetune: train a backbone further that has trained weights.
         from_scratch: random weights, even where trained ones are on this machine.
@@ -135,6 +141,12 @@ def compare(
         device: `auto`: a GPU if there is one.
         duplicates: pictures that are there more than once: kept on one side of the split, one of each used, or kept.
         duplicate_threshold: likeness (correlation, 0.8 to 1) from which two pictures are one.
+        split: shares of the images to train on, to validate and to test, such as (0.7, 0.15, 0.15); None: 20 % are
+            tested, and 10 % of the others validate. `data` must not say it itself.
+        patience: epochs without a better validation accuracy after which the training of a whole network ends; None:
+            10.
+        margin: differences of the metric up to it do not matter, in its unit as it is shown; None: 0.5 percentage
+            points. Decide it before you see results: another margin is another look at the test images.
         workers: trials at a time; None: one per core, one on a GPU.
 
     Returns:
@@ -154,14 +166,15 @@ def compare(
         options = TrainOptions(
             given, name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
-            group_pattern, multi_label,
+            group_pattern, multi_label, split if split is None or isinstance(split, str) else "/".join(map(str, split)),
+            patience,
         )  # fmt: skip
         request = CompareRequest(
             options, specs, seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
             curve if curve is None or isinstance(curve, str) else ",".join(map(str, curve)), finetune, quick,
-            user_code=code, keep=keep, tune=tune,
+            user_code=code, keep=keep, tune=tune, margin=margin,
         )  # fmt: skip
-        run(request, folder, console, "", Callbacks(on_epoch, on_trial))
+        run(request, folder, console, "", Callbacks(on_epoch, on_trial, trackers_of(trackers)))
     return Comparison.open(folder)
 
 
@@ -195,6 +208,6 @@ def _path(path: str | Path | None) -> Path | None:
 
 def _size_text(size: Size | None) -> str | None:
     """As --size takes it."""
-    if isinstance(size, tuple):
+    if isinstance(size, Sequence) and not isinstance(size, str):
         return "x".join(map(str, size))
     return None if size is None else str(size)

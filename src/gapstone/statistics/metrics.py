@@ -7,7 +7,7 @@ right and wrong, so that every metric is compared by the same law. Source: influ
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -111,6 +111,10 @@ class Metric:
         if is_multi_label(labels):
             return multi_label_metrics.balanced(np.asarray(labels, bool), share)
         return balanced(np.asarray(labels, np.int64), share) if self.by_class else share
+
+    def with_margin(self, margin: float | None) -> "Metric":
+        """The same, of which differences up to `margin` do not matter, in its unit as it is shown; None: as it is."""
+        return self if margin is None else replace(self, unit=self.unit.with_margin(margin / self.unit.factor))
 
     def to_json(self) -> dict[str, Any]:
         """An entry of "metrics" in results.json."""

@@ -1,8 +1,11 @@
 """What a metric is counted in: its range, which end is better, how its differences are told, which do not matter."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gapstone.console.formatting import signed
+
+AIMS = (10, 4, 2, 1)
+"""Plans are made for true differences of so many times the margin."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,15 @@ class Unit:
     def is_share(self) -> bool:
         """Whether it is a number between 0 and 1 that is shown in per cent."""
         return (self.low, self.high, self.factor) == (0.0, 1.0, 100.0)
+
+    def with_margin(self, margin: float) -> "Unit":
+        """The same with another margin, and plans for differences from ten times the margin down to it.
+
+        >>> Unit().with_margin(0.01).aims, Unit().with_margin(0.005) == Unit()
+        ((0.1, 0.04, 0.02, 0.01), True)
+        """
+        largest = self.high - self.low
+        return replace(self, margin=margin, aims=tuple(times * margin for times in AIMS if times * margin < largest))
 
     def gain(self, difference: float) -> float:
         """The difference, positive where it is one for the better."""

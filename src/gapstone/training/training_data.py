@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -16,13 +15,12 @@ from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.console.options import at_least as at_least
 from gapstone.data.choose_size import choose_size
 from gapstone.data.decoded_store import Store, build, moments
-from gapstone.data.groups import check_options
-from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.seen_images import seen_images, without_seen
 from gapstone.data.sources import Source
-from gapstone.data.split import DataSplit, Duplicates, folds, split, together
+from gapstone.data.split import DataSplit, folds, split, together
+from gapstone.data.split_shares import shares_for
 from gapstone.heads import Reads, parse
 from gapstone.images.augment import Augment, suit
 from gapstone.images.cropping import cropping_note
@@ -36,58 +34,15 @@ from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.own_features import OwnFacts, own_facts
 from gapstone.storage.paths import check_input
-from gapstone.training.balance import Balance, check_balance
+from gapstone.training.balance import check_balance
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, check_start, choose_backbone
-from gapstone.training.loop import PrecisionChoice, Rows, TrainSettings
+from gapstone.training.loop import Rows, TrainSettings
 from gapstone.training.rates_and_epochs import epochs_for, learning_rate_for
+from gapstone.training.train_options import TrainOptions as TrainOptions
 
 Log = Callable[[str], None]
 StartProgress = Callable[[str], Callable[[int, int], None]]
 """Called with a description of a task; returns a function to call with (done, total)."""
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """The user's options for training; None means: choose automatically."""
-
-    data: Any  # a path, or one of the objects that `open_source` opens
-    backbone: str | None = None
-    pretrained: bool = False
-    from_scratch: bool = False
-    """Random weights, even where trained ones are on this machine."""
-    size: str | None = None
-    limit: int | None = None
-    epochs: int | None = None
-    batch_size: int = 64
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    augment: Literal["auto", "none"] = "auto"
-    precision: PrecisionChoice = "auto"
-    device: str = "auto"
-    balance: Balance = "none"
-    duplicates: Duplicates = "group"
-    duplicate_threshold: float | None = None
-    group: str | None = None
-    """The column that says which images belong together, such as those of one patient."""
-    group_pattern: str | None = None
-    """A regular expression that finds the same in the images' paths."""
-    multi_label: bool = False
-    """Images may have several labels, also where DATA does not show it (`open_source`)."""
-
-    def __post_init__(self) -> None:
-        at_least(1, epochs=self.epochs)
-        at_least(2, limit=self.limit, batch_size=self.batch_size)
-        if self.learning_rate is not None and not 0 < self.learning_rate < 100:
-            raise ValueError(f"--learning-rate {self.learning_rate}: must be more than 0 and less than 100.")
-        if self.weight_decay is not None and not 0 <= self.weight_decay < 1:
-            raise ValueError(f"--weight-decay {self.weight_decay}: must be at least 0 and less than 1.")
-        types = get_type_hints(TrainOptions)
-        for name in ("optimizer", "augment", "precision", "balance", "duplicates"):
-            if getattr(self, name) not in (allowed := get_args(types[name])):
-                raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(allowed)}.")
-        check_threshold(self.duplicate_threshold)
-        check_options(self.group, self.group_pattern)
 
 
 @dataclass(frozen=True)
@@ -184,11 +139,7 @@ def plan_training(
     scanned = scan(source, progress=start_progress("Checking images"), threshold=options.duplicate_threshold)
     for hint in (*source.hints, *scanned.hints):
         log(hint)
-    limit, duplicates = options.limit, options.duplicates
-    if k:
-        splits = folds(source, scanned, k, limit=limit, duplicates=duplicates)
-    else:
-        splits = [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates) for seed in seeds]
+    duplicates, splits = options.duplicates, _splits(options, source, scanned, seeds, k)
     net = _choose_network(options, source, scanned, weights, mode, reads)
     seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
     splits = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
@@ -233,6 +184,16 @@ def plan_training(
         from_model_file=trained_with is not None,
         trained_before=net.trained_before,
     )
+
+
+def _splits(
+    options: TrainOptions, source: Source, scanned: Scan, seeds: Sequence[int], k: int | None
+) -> list[DataSplit]:
+    """One for each seed, or k folds."""
+    limit, duplicates, shares = options.limit, options.duplicates, shares_for(options.split, source, k)
+    if k:
+        return folds(source, scanned, k, limit=limit, duplicates=duplicates)
+    return [split(source, scanned, seed=seed, limit=limit, duplicates=duplicates, **shares) for seed in seeds]
 
 
 @dataclass(frozen=True)
@@ -315,6 +276,11 @@ def _choose_network(
 def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSettings:
     """Choose the settings for `images` training images."""
     own_trained = net.own is not None and net.own.trained is True
+    if options.patience is not None and net.choice.freeze:
+        raise ValueError(
+            f"--patience {options.patience} ends the training of a whole network early, and this backbone is frozen: "
+            f"its heads are trained for all epochs, and the best one is taken. Leave it out, or take --finetune."
+        )
     freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None or own_trained
     return TrainSettings(
         epochs=options.epochs or epochs_for(images),
@@ -325,6 +291,7 @@ def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSetting
         augment=suit(net.channels, net.size, net.stored) if options.augment == "auto" and not freeze else Augment(),
         precision="float32" if options.precision == "auto" else options.precision,
         balance=options.balance,
+        patience=TrainSettings.patience if options.patience is None else options.patience,
     )
 
 

@@ -3,6 +3,7 @@
 import sys
 import tomllib
 
+import numpy as np
 import pytest
 
 import gapstone as gs
@@ -50,6 +51,7 @@ tune = true
 def asked(monkeypatch):
     """A function that runs the command and returns its request, or what it says."""
     found = []
+    assert gs.compare  # imported before: it would keep what is patched here
     monkeypatch.setattr(run_comparison, "compare", lambda request, out, **_: found.append((request, out)))
 
     def ask(*arguments, capsys=None):
@@ -135,3 +137,9 @@ def test_a_file_that_is_not_there(asked, tmp_path, capsys):
     assert "nope.toml: there is no such file" in asked("--config", tmp_path / "nope.toml", capsys=capsys)
     (tmp_path / "latin.toml").write_bytes(b'data = "\xe9"')
     assert "latin.toml is no TOML" in asked("--config", tmp_path / "latin.toml", capsys=capsys)
+
+
+def test_data_that_is_an_object_is_a_comment():
+    arrays = np.zeros((2, 8, 8), np.uint8), np.array([0, 1])
+    for data in (arrays, {"train": arrays, "test": arrays}, [arrays]):
+        assert as_toml(CompareRequest(TrainOptions(data), ("gap",))).startswith("# data: given in Python\n")

@@ -47,7 +47,7 @@ def _value(key: str, value: object) -> str | None:
     """In TOML; None of what has no name that stands for it."""
     if isinstance(value, bool | int | float):
         return json.dumps(value)
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and key != "data":  # arrays (images, labels) are one, too
         own = any(parse(head).own_head for head in value)
         return None if own else f"[{', '.join(_text(head) for head in value)}]"
     if not isinstance(value, str | os.PathLike) or (key == "backbone" and str(value).startswith(OWN_NETWORK)):

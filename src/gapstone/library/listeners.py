@@ -56,9 +56,9 @@ class Callbacks:
         self, plan: ComparisonPlan, missing: list[Trial], out: Path, log: Callable[[str], object]
     ) -> None:
         self.plan, self.log = plan, log
-        parts, choices = plan.prepared.splits[0], plan.request.choices
+        parts = plan.prepared.splits[0]
         counts = {name: len(getattr(parts, name)) for name in ("train", "validation", "test")}
-        data = {"data": choices.data, "size": "x".join(map(str, plan.prepared.preprocessing.size))}
+        data = {"data": plan.prepared.source.given, "size": "x".join(map(str, plan.prepared.preprocessing.size))}
         settings = settings_of(plan) | {"metric": plan.metric[0].name} | data | counts
         self.begin(ComparisonStarted(out.resolve().name, out, settings, len(missing)))
 

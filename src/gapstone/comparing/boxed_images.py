@@ -60,6 +60,8 @@ def boxed_images(path: Path, plan: TrainingPlan, log: Log) -> tuple[BoxedImages,
             f"{count:,} of {len(tested):,} test images have boxes of their classes, {len(boxed):,} classes in all"
         )
     log(f"{measured}: where heads look is measured{aside}.")
+    for note in objects.notes:
+        log(note)
     return images
 
 

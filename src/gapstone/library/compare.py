@@ -123,7 +123,8 @@ def compare(
         pretrained: weights that timm publishes, downloaded if need be.
         weights: a file of weights that the backbone starts from.
         at: of an nn.Module, the name of the module whose output is the last map; None: it is found.
-        boxes: a table of where the objects are; measures where each head looks.
+        boxes: where the objects are, as a table, COCO's instances.json or a folder of Pascal VOC's .xml files;
+            measures where each head looks.
         curve: numbers of labelled images of each class, such as `[5, 10, 30, "all"]`, on a frozen backbone.
         keep: which trained models are kept in `out`: of each head its best trial, those of all trials, or none.
         quick: the verdict alone: no image is moved or resized, and heads are not timed.

@@ -174,7 +174,7 @@ class ArrowImages(Sequence[Encoded]):
             if number not in self._recent:
                 part, k = self._blocks[number]
                 self._recent[number] = part.images(self.column.name, k)
+                while len(self._recent) > 1 and sum(block.nbytes for block in self._recent.values()) > _KEPT:
+                    self._recent.popitem(last=False)
             self._recent.move_to_end(number)
-            while len(self._recent) > 1 and sum(block.nbytes for block in self._recent.values()) > _KEPT:
-                self._recent.popitem(last=False)
             return self._recent[number]

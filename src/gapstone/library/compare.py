@@ -96,8 +96,8 @@ def compare(
 
     Args:
         data: `digits`, a folder with a sub-folder of images per class, a CSV, an .npz, …, as the command's DATA; or
-            arrays `(images, labels)`, a DataFrame with the columns `path,label`, a Dataset of torch or torchvision; or
-            `{"train": …, "test": …}` of two or three of them (docs/data.md).
+            arrays `(images, labels)`, a DataFrame with the columns `path,label`, a Dataset of torch, torchvision or
+            Hugging Face; or `{"train": …, "test": …}` of two or three of them (docs/data.md).
         backbone: a name (`resnet18`, `timm:NAME`, `hf:FOLDER`); an nn.Module, whose head is found and cut off and
             which begins each trial with the weights that it has; or a function that builds one, which gives each trial
             random weights of its own. None: chosen by the images; of photos, a pretrained network that is not trained.

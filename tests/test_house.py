@@ -170,7 +170,7 @@ CEILINGS = {
     "localisation": 600,
     "testing": 400,
     "pooling": 500,
-    "data": 4200,
+    "data": 4850,
     "loops": 6150,
     "images": 1700,
     "pools": 600,

@@ -13,7 +13,14 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
-OUTSIDE = ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBUTING.md", "SECURITY.md", "examples/serve_client.py")
+OUTSIDE = (
+    "CHANGELOG.md",
+    "CODE_OF_CONDUCT.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "examples/hf_parquet.py",
+    "examples/serve_client.py",
+)
 FOLDERS = {"docs/decisions": "Decisions", "benchmarks/results": "Measurements"}
 """Folders that pages link to, with the title of the page that lists them."""
 LIST = re.compile(r"^((?![*|#> ]).+\n)(?=\* )", re.MULTILINE)

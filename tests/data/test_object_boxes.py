@@ -40,7 +40,7 @@ def test_paths_are_found_from_the_table_from_data_and_by_name(source, tmp_path):
         found = read_objects(table(folder, *lines), source, SIZES)
         want = expected if folder == tmp_path else {k: v for k, v in expected.items() if k != (2, 1)}
         assert found.boxes == want
-        assert found.strangers == len(expected) - len(want)
+        assert found.left_aside == (() if want == expected else ("1 row of images that are not in DATA",))
 
 
 def test_paths_and_classes_as_another_system_wrote_them(source, tmp_path):
@@ -70,7 +70,6 @@ def test_only_boxes_of_the_images_own_class_count(source, tmp_path):
     lines = ("cat/0.png,cat,1,2,11,12", "cat/0.png,dog,1,2,11,12", "cat/0.png,,5,5,9,9", "elsewhere.png,bird,1,1,2,2")
     found = read_objects(table(tmp_path, *lines, header="path,class,x0,y0,x1,y1"), source, SIZES)
     assert found.boxes == {(0, 0): ((1, 2, 11, 12), (5, 5, 9, 9))}
-    assert (found.others, found.strangers) == (1, 1)
     assert found.described() == "1 row of images that are not in DATA and 1 box of another class than the image's"
 
 
@@ -85,7 +84,7 @@ def test_each_class_of_an_image_has_its_own_boxes(tmp_path):
     found = read_objects(table(tmp_path, *lines, header="path,class,x0,y0,x1,y1"), source, [(20, 20)] * 4)
     assert found.boxes == {(0, 0): ((2, 2, 6, 6),), (0, 1): ((1, 1, 5, 5), (3, 3, 9, 9)), (1, 1): ((4, 4, 8, 8),)}
     assert list(found.boxes) == sorted(found.boxes)
-    assert (found.others, found.strangers) == (3, 0)
+    assert found.left_aside == ("3 boxes of another class than the image's",)
     with pytest.raises(DataError, match=r"line 2: the picture has several classes \(cat, dog\), .* column class"):
         read_objects(table(tmp_path, f"{both},,1,1,5,5", header="path,class,x0,y0,x1,y1"), source, [(20, 20)] * 4)
 
@@ -133,6 +132,6 @@ def test_real_boxes(real_images):
     sizes = [(800, 600)] * len(source)
     found = read_objects(folder / "boxes.csv", source, sizes)
     assert len(found.boxes) == len(source) == 130
-    assert found.strangers == 46  # photos of several boards, which are no part of DATA
+    assert found.left_aside[0].startswith("46 rows")  # photos of several boards, which are no part of DATA
     first = next(i for i, item in enumerate(source.items) if item.name.endswith("IMG_20181228_101826.jpg"))
     assert found.boxes[first, source.items[first].labels[0]] == ((317, 265, 556, 342),)

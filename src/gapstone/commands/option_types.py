@@ -59,7 +59,8 @@ Data = Annotated[
         parser=not_empty,
         metavar="DATA",
         help="digits (built in), a folder with a sub-folder per class, a folder with train/ val/ [test/], "
-        "a CSV with path,label[,split], a folder of MNIST-style idx files, or an .npz with images and labels.",
+        "a CSV with path,label[,split], a folder of MNIST-style idx files, an .npz with images and labels, "
+        "or .parquet files of images.",
     ),
 ]
 Backbone = Annotated[

@@ -87,9 +87,10 @@ def compare(
     boxes: Annotated[
         Path | None,
         path_option(
-            "Where the objects are: path,x0,y0,x1,y1[,class,width,height] in pixels of the original photos; "
-            "measures where each head looks. Added to a finished comparison, it trains again.",
-            metavar="CSV",
+            "Where the objects are, in pixels of the original photos: a table path,x0,y0,x1,y1[,class,width,height], "
+            "COCO's instances.json, or a folder of Pascal VOC's .xml files; measures where each head looks. Added to a "
+            "finished comparison, it trains again.",
+            metavar="FILE|FOLDER",
         ),
     ] = None,
     out: Annotated[Path | None, path_option("Where results go (default: runs/compare-NAME).")] = None,

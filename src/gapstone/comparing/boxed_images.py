@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
-from gapstone.data.object_boxes import Box, read_objects
+from gapstone.data.box_rows import Box
+from gapstone.data.object_boxes import read_objects
 from gapstone.training.loop import Rows
 from gapstone.training.training_data import Log, TrainingPlan
 
@@ -60,6 +61,8 @@ def boxed_images(path: Path, plan: TrainingPlan, log: Log) -> tuple[BoxedImages,
             f"{count:,} of {len(tested):,} test images have boxes of their classes, {len(boxed):,} classes in all"
         )
     log(f"{measured}: where heads look is measured{aside}.")
+    for note in objects.notes:
+        log(note)
     return images
 
 

@@ -34,7 +34,7 @@ class CompareRequest:
     """What decides the verdicts (gapstone.comparing.chosen_metric)."""
     workers: int | None = None
     boxes: Path | None = None
-    """A table of object boxes (gapstone.data.object_boxes)."""
+    """A table, file or folder of object boxes (gapstone.data.object_boxes)."""
     weights: Path | None = None
     """A file of weights that the backbone starts from (gapstone.models.backbone_weights)."""
     freeze: bool = False
@@ -74,7 +74,7 @@ class CompareRequest:
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
         for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
-            if path is not None:
+            if path is not None and not (option == "--boxes" and path.is_dir()):  # Pascal VOC's is a folder
                 check_input(f"{option} {display(path)}", path)
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")

@@ -9,10 +9,12 @@ from typing import Any
 from gapstone.console.formatting import display
 from gapstone.data import (
     array_source,
+    arrow_source,
     class_folders,
     dataset_source,
     frame_source,
     idx_files,
+    metadata_table,
     npz_source,
     table_sources,
     webdataset_source,
@@ -20,6 +22,7 @@ from gapstone.data import (
 from gapstone.data.file_names import similar_names
 from gapstone.data.groups import check_options, with_groups
 from gapstone.data.python_objects import described, form_of, splits_of
+from gapstone.data.shard_files import holds_shards
 from gapstone.data.sources import FORMS, DataError, Source, few
 
 
@@ -57,6 +60,8 @@ def open_source(
         source = _open(given, group, multi_label)
     elif form == "dataset":
         source = dataset_source.open_dataset(given, data, multi_label, start_progress("Reading the Dataset"))
+    elif form == "arrow":
+        source = arrow_source.open_hf_dataset(given, data, group, multi_label)
     elif form == "frame":
         source = frame_source.open_frame(given, data, group, multi_label)
     else:
@@ -96,8 +101,14 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
             if idx_files.holds_idx(path):
                 _refuse_several(given, "idx", multi_label)
                 return idx_files.open_idx(given, path)
-            if webdataset_source.holds_shards(path):
+            if holds_shards(path, webdataset_source.ENDING):
                 return webdataset_source.open_webdataset(given, path, group, multi_label)
+            if arrow_source.holds_saved_dataset(path):
+                return arrow_source.open_saved_dataset(given, path, group, multi_label)
+            if holds_shards(path, arrow_source.PARQUET):
+                return arrow_source.open_parquet(given, path, group, multi_label)
+            if (table := metadata_table.find_table(given, path)) is not None:
+                return table_sources.open_table(table, group, multi_label)
             return class_folders.open_folder(given, path, multi_label)
         except PermissionError as e:
             raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
@@ -105,9 +116,13 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
         return table_sources.open_csv(given, path, group, multi_label)
     if path.suffix.lower() == ".npz":
         return npz_source.open_npz(given, path, group, multi_label)
+    if path.suffix.lower() == arrow_source.PARQUET:
+        return arrow_source.open_parquet(given, path, group, multi_label)
     if path.suffix.lower() == ".tar":
         return webdataset_source.open_webdataset(given, path, group, multi_label)
-    raise DataError(f"DATA {display(given)!r} is a file that is none of .csv, .npz and .tar.{_hint(path)}\n{FORMS}")
+    raise DataError(
+        f"DATA {display(given)!r} is a file that is none of .csv, .npz, .parquet and .tar.{_hint(path)}\n{FORMS}"
+    )
 
 
 def _named_arrays(data: Any) -> Mapping[str, Any]:
@@ -138,7 +153,7 @@ def _hint(path: Path) -> str:
         return f" It is one of a set of idx files: give their folder, {display(path.parent)!r}."
     if name.endswith((".zip", ".gz", ".tgz", ".7z", ".rar")):
         return " Unpack the archive first and give the folder."
-    if name.endswith((".npy", ".parquet", ".pkl", ".pickle", ".h5", ".mat")):
+    if name.endswith((".npy", ".pkl", ".pickle", ".h5", ".mat")):
         return " Save it as .npz: np.savez('data.npz', images=images, labels=labels)."
     if name.endswith((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp")):
         return " One image is not enough: give the folder that holds one sub-folder per class."

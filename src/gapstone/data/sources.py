@@ -18,7 +18,19 @@ from gapstone.images.load import MAX_PIXELS, Encoded, convert, load, read_bytes
 from gapstone.statistics.labels import indicators
 
 Kind = Literal[
-    "digits", "folder", "split folder", "csv", "idx", "npz", "arrays", "frame", "dataset", "arrow", "webdataset"
+    "digits",
+    "folder",
+    "split folder",
+    "csv",
+    "idx",
+    "npz",
+    "arrays",
+    "frame",
+    "dataset",
+    "arrow",
+    "parquet",
+    "webdataset",
+    "metadata",
 ]
 FORMS = """DATA is one of:
   digits                   1,797 handwritten digits of 8×8 pixels, built in
@@ -28,7 +40,10 @@ FORMS = """DATA is one of:
   a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
   an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split; for several
                            labels per image, labels (N, K) of 0 and 1
-  a .tar file              of a WebDataset, or a folder of them: KEY.jpg beside KEY.cls or KEY.json"""
+  a .tar file              of a WebDataset, or a folder of them: KEY.jpg beside KEY.cls or KEY.json
+  a .parquet file          with the images' bytes, or a folder of them: train-00000-of-00002.parquet; or a folder that
+                           save_to_disk of Hugging Face's datasets wrote
+  a folder                 with metadata.csv or metadata.jsonl: file_name and label"""
 
 
 class DataError(ValueError):

@@ -16,18 +16,17 @@ import numpy as np
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.array_source import label_arrays
-from gapstone.data.file_names import bytes_of, composed, is_folder, is_system
+from gapstone.data.file_names import composed
 from gapstone.data.groups import group_columns
 from gapstone.data.label_forms import SEPARATOR, FoundLabels, cell_labels
+from gapstone.data.shard_files import place_of, shard_files, shard_splits
 from gapstone.data.sources import DataError, Item, Source, SplitName, few, unique
-from gapstone.data.split_names import split_name
 from gapstone.data.table_columns import OTHER_WORDS
 from gapstone.images.load import Encoded
 from gapstone.storage.paths import open_input
 
 _IMAGES = frozenset(["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "avif", "jp2", "heic"])
-_BESIDE = (".tar", ".txt", ".json", ".md", ".yaml")
-"""What may lie beside shards."""
+ENDING = ".tar"
 _NAMES = "classnames.txt"
 """A file beside the shards, with a line for the name of each class."""
 _LABELS = ("label", "cls", *OTHER_WORDS["label"][0], *OTHER_WORDS["label"][1])
@@ -56,25 +55,14 @@ class _Sample:
         return next((self.fields[name] for name in _LABELS if self.fields.get(name) is not None), None)
 
 
-def holds_shards(folder: Path) -> bool:
-    """Whether a folder holds .tar files, itself or in its sub-folders, and nothing that may be a class folder."""
-    shards, files, folders = _entries(folder)
-    for name in folders:
-        inner, others, deeper = _entries(folder / name)
-        if deeper or (others and not inner):
-            return False
-        shards, files = shards + inner, files + others
-    return bool(shards) and all(name.endswith(_BESIDE) for name in files)
-
-
 def open_webdataset(given: str, path: Path, group: str | None = None, multi_label: bool = False) -> Source:
     """Open one shard or a folder of shards.
 
     `Source.columns` has the field `group` of the .json files, and those that look like groups.
     """
     what = f"DATA {display(given)!r}"
-    shards = _shards(path)
-    splits = _splits(what, shards)
+    shards = shard_files(path, ENDING)
+    splits = shard_splits(what, shards)
     samples = [sample for shard in shards for sample in _samples(what, path, shard, splits[shard])]
     labelled = [sample for sample in samples if sample.images and sample.label is not None]
     if not labelled:
@@ -106,42 +94,9 @@ def open_webdataset(given: str, path: Path, group: str | None = None, multi_labe
     )
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str], list[str]]:
-    """The names of the shards, of other files, and of folders."""
-    with os.scandir(folder) as iterator:
-        entries = [entry for entry in iterator if not is_system(entry.name)]
-    folders = [entry.name for entry in entries if is_folder(entry)]
-    files = [entry.name for entry in entries if not is_folder(entry)]
-    shards = [name for name in files if name.endswith(".tar")]
-    return shards, [name for name in files if not name.endswith(".tar")], folders
-
-
-def _shards(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found, _, folders = _entries(path)
-    below = [f"{name}/{shard}" for name in folders for shard in _entries(path / name)[0]]
-    return [path / name for name in sorted([*found, *below], key=bytes_of)]
-
-
-def _splits(what: str, shards: Sequence[Path]) -> dict[Path, SplitName | None]:
-    """The split of each shard, by its name or its folder's; None where they name none."""
-    for words in ([shard.stem for shard in shards], [shard.parent.name for shard in shards]):
-        known = split_name(words)
-        splits = {shard: known.get(word) for shard, word in zip(shards, words, strict=True)}
-        if len(set(known.values())) > 1:
-            if unknown := [shard.name for shard, split in splits.items() if split is None]:
-                raise DataError(
-                    f"{what}: the names of its shards say splits, but not those of {few(unknown)}; name them so, too "
-                    "(train-000000.tar), or take them out."
-                )
-            return splits
-    return dict.fromkeys(shards)
-
-
 def _samples(what: str, path: Path, shard: Path, split: SplitName | None) -> Iterator[_Sample]:
     """The samples of a shard: neighbouring files whose names are the same up to the first dot."""
-    place = shard.relative_to(path).as_posix() if path.is_dir() else shard.name
+    place = place_of(path, shard)
     sample: _Sample | None = None
     try:
         with open_input(f"{what}: {display(place)}", shard) as file, tarfile.open(fileobj=file, mode="r:") as archive:

@@ -96,8 +96,8 @@ def compare(
 
     Args:
         data: `digits`, a folder with a sub-folder of images per class, a CSV, an .npz, …, as the command's DATA; or
-            arrays `(images, labels)`, a DataFrame with the columns `path,label`, a Dataset of torch or torchvision; or
-            `{"train": …, "test": …}` of two or three of them (docs/data.md).
+            arrays `(images, labels)`, a DataFrame with the columns `path,label`, a Dataset of torch, torchvision or
+            Hugging Face; or `{"train": …, "test": …}` of two or three of them (docs/data.md).
         backbone: a name (`resnet18`, `timm:NAME`, `hf:FOLDER`); an nn.Module, whose head is found and cut off and
             which begins each trial with the weights that it has; or a function that builds one, which gives each trial
             random weights of its own. None: chosen by the images; of photos, a pretrained network that is not trained.
@@ -123,7 +123,8 @@ def compare(
         pretrained: weights that timm publishes, downloaded if need be.
         weights: a file of weights that the backbone starts from.
         at: of an nn.Module, the name of the module whose output is the last map; None: it is found.
-        boxes: a table of where the objects are; measures where each head looks.
+        boxes: where the objects are, as a table, COCO's instances.json or a folder of Pascal VOC's .xml files;
+            measures where each head looks.
         curve: numbers of labelled images of each class, such as `[5, 10, 30, "all"]`, on a frozen backbone.
         keep: which trained models are kept in `out`: of each head its best trial, those of all trials, or none.
         quick: the verdict alone: no image is moved or resized, and heads are not timed.

@@ -23,8 +23,8 @@ def as_toml(request: CompareRequest) -> str:
     …
     heads = ["gap", "fc"]
     seeds = 5
-    margin = 1.0
     keep = "best"
+    margin = 1.0
 
     Switches that are off, and what was left to gapstone, are not there.
     """

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gapstone.console.formatting import display
 from gapstone.data.dataset_items import item_pixels, read_item
 from gapstone.data.dataset_parts import NO_SEED, Part
 from gapstone.data.drawn_images import DrawnImages
@@ -57,8 +58,8 @@ def _check(drawn: DrawnImages, labels: Sequence[object]) -> None:
             raise DataError(f"{drawn.what}: item {index} {NO_SEED}")
         if not _equal(label, labels[item]):
             raise DataError(
-                f"{drawn.what}: item {index} has the label {label!r}, and data {labels[item]!r}; expected the same "
-                "images in the same order, with random transforms."
+                f"{drawn.what}: item {index} has the label {display(repr(label))}, and data "
+                f"{display(repr(labels[item]))}; expected the same images in the same order, with random transforms."
             )
 
 

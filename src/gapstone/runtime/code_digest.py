@@ -89,13 +89,13 @@ class _Digest:
         self._kept: list[object] = []  # what is only made here must not be freed: another would get its id
 
     def of(self, value: object) -> str:
-        if isinstance(value, SIMPLE) and not isinstance(value, enum.Enum):
-            return _hash(f"{type(value).__name__} {value!r}")
         if id(value) in self._begun:
             return self._begun[id(value)]
-        self._begun[id(value)] = f"#{len(self._begun)}"
-        self._kept.append(value)
         try:
+            if isinstance(value, SIMPLE) and not isinstance(value, enum.Enum):
+                return _hash(f"{type(value).__name__} {value!r}")
+            self._begun[id(value)] = f"#{len(self._begun)}"
+            self._kept.append(value)
             found = _hash(*self._facts(value))
         except UnknownCodeError as error:
             self.unknown.append(str(error))
@@ -149,8 +149,8 @@ class _Digest:
     def _of_generator(self, value: Generator) -> Iterable[str]:
         """By its state; those of Python, numpy and torch themselves are shared by all code, whatever theirs is."""
         kind = type(value).__qualname__
-        shared = (random.seed, np.random.seed)
-        if value is torch.default_generator or any(value is getattr(seed, "__self__", None) for seed in shared):
+        shared = (random.seed, np.random.rand)
+        if value is torch.default_generator or any(value is getattr(draw, "__self__", None) for draw in shared):
             return "shared generator", kind
         self.generators.append(value)
         if isinstance(value, random.SystemRandom):

@@ -157,7 +157,7 @@ CEILINGS = {
     "fitting": 730,
     "swapping": 420,
     "cutting": 800,
-    "training": 720,
+    "training": 780,
     "maps": 800,
     "models": 700,
     "accelerating": 500,
@@ -170,7 +170,7 @@ CEILINGS = {
     "localisation": 600,
     "testing": 400,
     "pooling": 500,
-    "data": 4850,
+    "data": 5060,
     "loops": 6150,
     "images": 1700,
     "pools": 600,
@@ -179,7 +179,7 @@ CEILINGS = {
     "workers": 430,
     "statistics": 1320,
     "storage": 700,
-    "runtime": 570,
+    "runtime": 590,
     "console": 300,
 }
 """The most lines of code of each room (docs/decisions/0026-how-large-the-house-is.md). A room that outgrows its number

@@ -19,12 +19,15 @@ TOKENS = (
     "from gapstone.heads import Reads; from gapstone.models.classifier import Classifier; "
     "from gapstone.images.preprocessing import Preprocessing"
 )
+DATASET = "dataset = [(np.full((8, 8), k, np.uint8), k % 2) for k in range(4)]"
 COMPARED = "from tests.docs.world import compared; result = compared()"
 SETUP = {
     "as_toml": "from gapstone.training.training_data import TrainOptions",
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
     "Boxes": "map = np.random.rand(480, 640)",
     "ArithmeticCounter": "import torchvision",
+    "DrawnImages": DATASET,
+    "SeededItems": DATASET,
     "Evidence": "explained = gs.explain(model, images, top_k=1)",
     "Explanation": "import torchvision; model = torchvision.models.resnet18().eval(); "
     "images = torch.rand(16, 3, 224, 224)",
@@ -128,6 +131,7 @@ EXCLUDED = {
     "Wandb": LONG,
     "OwnFeatures": FRAGMENT,
     "load": FRAGMENT,
+    "DrawnRows": FRAGMENT,
     "Explainer": FRAGMENT,
     "HeadCopies": FRAGMENT,
     "HfFeatures": FILES,

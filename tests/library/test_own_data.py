@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch import nn
 
 import gapstone as gs
 
@@ -56,3 +58,50 @@ def test_the_same_images_in_any_form_give_the_same_numbers(
     edited = forms["arrays"] | {"images": images[order]}
     gs.compare(edited, **OPTIONS, out=tmp_path / "arrays", on_trial=trained.append)
     assert len(trained) == 1
+
+
+class Net(nn.Module):
+    """With dropout, whose random numbers must not depend on those of transforms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(4, 8, 3))
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.fc(self.body(x).mean((2, 3)))
+        return logits
+
+
+class Shifted(torch.utils.data.Dataset[Any]):
+    """A Dataset with a random transform of its own."""
+
+    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], most: int) -> None:
+        self.images, self.labels, self.most = images, labels, most
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, k: int) -> Any:
+        return np.roll(self.images[k], int(torch.randint(-self.most, self.most + 1, ())), 1), int(self.labels[k])
+
+
+def test_a_datasets_own_transforms(digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path) -> None:
+    plain = Shifted(*digits, most=0)
+    options = OPTIONS | {"backbone": Net, "limit": 60, "workers": 1}
+    trained: list[object] = []
+    still = gs.compare(plain, **options, augmented=plain, out=tmp_path / "still").results
+    none = gs.compare(digits, **options, augment="none", out=tmp_path / "none").results
+    # transforms that change nothing are no augmentation, to the last bit
+    assert still["heads"][0]["metrics"] == none["heads"][0]["metrics"]
+    assert still["settings"]["augment"] == "random transforms of the user's own, drawn anew in each epoch"
+    moved = Shifted(*digits, most=2)
+    first = gs.compare(plain, **options, augmented=moved, out=tmp_path / "moved", on_trial=trained.append).results
+    assert len(trained) == 1
+    assert first["heads"][0]["metrics"] != none["heads"][0]["metrics"]
+    gs.compare(plain, **options, augmented=moved, out=tmp_path / "moved", on_trial=trained.append)
+    assert len(trained) == 1
+    again = gs.compare(plain, **options, augmented=moved, out=tmp_path / "again").results
+    assert again["heads"][0]["metrics"] == first["heads"][0]["metrics"]
+    with pytest.raises(ValueError, match=r"is frozen here: it sees each image once, as it is\. Train it \(finetune, "):
+        gs.compare(plain, **options | {"backbone": Net()}, augmented=moved, freeze=True, out=tmp_path / "frozen")

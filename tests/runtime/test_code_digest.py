@@ -1,6 +1,7 @@
 """A digest of code: the same in another process and after a change of comments, another after one of what it does."""
 
 import functools
+import random
 import subprocess
 import sys
 import types
@@ -11,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from gapstone.runtime.code_digest import UnknownCodeError, code_digest, is_installed
+from gapstone.runtime.code_digest import UnknownCodeError, code_digest, generators_in, is_installed
 
 NET = """
 import functools, math, torch
@@ -149,3 +150,39 @@ def test_what_is_installed():
     assert not is_installed(__name__)
     assert not is_installed(None)
     assert Path(torch.__file__).parts.count("site-packages")
+
+
+def test_generators_count_by_their_state_and_are_found():
+    def code(generator):
+        return lambda: generator
+
+    makers = (np.random.default_rng, np.random.RandomState, random.Random, lambda k: torch.Generator().manual_seed(k))
+    for make in makers:
+        assert code_digest(code(make(1))) == code_digest(code(make(1)))
+        assert code_digest(code(make(1))) != code_digest(code(make(2)))
+        held = make(1)
+        assert [each is held for each in generators_in({"a": [code(held)]})] == [True]
+    with pytest.raises(UnknownCodeError, match=r"a random\.SystemRandom"):
+        code_digest(random.SystemRandom())
+    before = code_digest(random.choice)
+    random.random()
+    assert code_digest(random.choice) == before  # of a generator that all code shares
+    assert generators_in([random.choice, np.random.rand]) == []
+
+
+def test_an_attribute_is_no_global_of_the_same_name():
+    def digest(fc):
+        known = {"fc": fc}
+        exec("def f(x): return x.fc", known)
+        return code_digest(known["f"])
+
+    assert digest(1) == digest(2)
+
+
+def test_what_cannot_be_looked_at_is_unknown():
+    class Closed:
+        def __getattribute__(self, name):
+            raise RuntimeError("closed")
+
+    with pytest.raises(UnknownCodeError, match=r"Closed, which cannot be looked at \(RuntimeError\)"):
+        code_digest([Closed()])

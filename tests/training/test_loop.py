@@ -7,7 +7,8 @@ import torch
 from gapstone.images.augment import Augment, suit
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import Classifier
-from gapstone.training.loop import TrainingError, TrainSettings, batches, faster, measure_pace, predict, train
+from gapstone.training.loop import TrainingError, TrainSettings, batches, predict, train
+from gapstone.training.pace import faster, measure_pace
 
 PREPROCESSING = Preprocessing(1, (16, 16), (16, 16), (0.2,), (0.3,))
 ROWS, HELD = np.arange(0, 250), np.arange(250, 300)

@@ -166,7 +166,7 @@ def compare(
     request = from_options(
         CompareRequest,
         context,
-        choices=from_options(TrainOptions, context),
+        choices=from_options(TrainOptions, context, augmented=None),
         heads=tuple(split_specs(heads)),
         user_code=None,
     )
@@ -259,4 +259,4 @@ def train(
         from gapstone.training.training_data import TrainOptions
 
     command = shlex.join(["gapstone", *sys.argv[1:]])
-    train_model(from_options(TrainOptions, context), head, seed, out, None, weights, freeze, finetune, report, command)
+    train_model(from_options(TrainOptions, context, augmented=None), head, seed, out, None, weights, freeze, finetune, report, command)

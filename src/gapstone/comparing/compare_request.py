@@ -95,7 +95,12 @@ class CompareRequest:
     def to_json(self) -> dict[str, Any]:
         """As plan.json holds it: paths as text, a function of the user's own by its name."""
         metric = asked_metric(self.metric)
-        choices = replace(self.choices, data=described(self.choices.data))
+        augmented = self.choices.augmented
+        choices = replace(
+            self.choices,
+            data=described(self.choices.data),
+            augmented=None if augmented is None else described(augmented),
+        )
         facts = asdict(replace(self, choices=choices, metric=None, user_code=None)) | {
             "metric": None if metric is None else metric.name
         }

@@ -46,7 +46,8 @@ from gapstone.storage.resumable_rows import RowsError, compute_rows
 from gapstone.tracing.arithmetic import ArithmeticCounter, macs
 from gapstone.tracing.locate_head import locate_features
 from gapstone.tracing.placement import Placement
-from gapstone.training.loop import Pace, Precision, PrecisionChoice, Rows, make_repeatable, time_precisions
+from gapstone.training.loop import Precision, PrecisionChoice, Rows, make_repeatable
+from gapstone.training.pace import Pace, time_precisions
 from gapstone.workers.job_processes import JobError, run_jobs
 
 NAME = "Frozen backbone, one pass"

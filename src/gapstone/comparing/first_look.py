@@ -17,7 +17,8 @@ from gapstone.comparing.frozen_pace import time_frozen
 from gapstone.comparing.trial_measures import PeakMemory
 from gapstone.comparing.trials import Trial
 from gapstone.data.decoded_store import Store
-from gapstone.training.loop import PrecisionChoice, measure_pace
+from gapstone.training.loop import PrecisionChoice
+from gapstone.training.pace import measure_pace
 from gapstone.workers.job_processes import run_jobs
 
 
@@ -70,5 +71,5 @@ def _time_steps(store: Path, precision: PrecisionChoice, trial: Trial) -> dict[s
     """The pace and the memory of training."""
     torch.set_num_threads(trial.threads)
     with PeakMemory("cpu") as peak:
-        pace = measure_pace(trial.build, Store.open(store), trial.train, trial.settings, precision)
+        pace = measure_pace(trial.build, Store.open(store), trial.train, trial.settings, precision, trial.drawn)
     return {"precision": pace.precision, "step_seconds": pace.step, "memory_mb": peak.mb}

@@ -46,6 +46,7 @@ from gapstone.statistics.collapsed_seeds import collapses
 from gapstone.statistics.labels import class_counts
 from gapstone.statistics.metrics import most_answers
 from gapstone.storage.sealed_json import digests, write_sealed
+from gapstone.training.drawn_rows import DESCRIBED
 
 SCHEMA = 5
 
@@ -165,7 +166,7 @@ def settings_of(plan: ComparisonPlan) -> dict[str, Any]:
         "folds": plan.request.folds,
         **{key: getattr(settings, key) for key in ("epochs", "patience", "batch_size", "optimizer")},
         **_rates(plan),
-        "augment": settings.augment.describe(),
+        "augment": settings.augment.describe() if prepared.drawn is None else DESCRIBED,
         "balance": settings.balance,
         "precision": settings.precision,
         "threads": plan.measured["threads"],

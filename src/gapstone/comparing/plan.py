@@ -31,7 +31,7 @@ from gapstone.runtime.environment import cores, free_mb
 from gapstone.statistics.labels import is_multi_label
 from gapstone.statistics.metrics import Metric, choose_for
 from gapstone.storage.sealed_json import DamagedError, damage_note, read_sealed
-from gapstone.training.loop import Pace
+from gapstone.training.pace import Pace
 from gapstone.training.training_data import Log, StartProgress, TrainingData, plan_training
 
 PROCESS_MB = 300  # memory of a process with Python and torch alone
@@ -316,6 +316,7 @@ def trial_maker(request: CompareRequest, prepared: TrainingData, grid: TuningGri
         tuning=grid,
         multi_label=prepared.source.multi_label,
         user_code=request.user_code,
+        drawn=prepared.drawn,
     )
 
 

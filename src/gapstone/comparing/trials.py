@@ -38,6 +38,7 @@ from gapstone.nets.own_features import OWN_NETWORK
 from gapstone.statistics.calibration import calibration
 from gapstone.statistics.labels import all_right
 from gapstone.storage.paths import sentence
+from gapstone.training.drawn_rows import DrawnRows
 from gapstone.training.loop import History, Rows, TrainSettings, make_repeatable, seeded, train
 
 VERSION = 5  # raised when the same configuration would give other numbers, or more of them
@@ -111,6 +112,8 @@ class Trial:
     """An image has any number of classes."""
     user_code: UserCode | None = None
     """What it needs of the user's own, in another process."""
+    drawn: DrawnRows | None = None
+    """Draws its training images by random transforms of the user's own."""
 
     @property
     def robust(self) -> Rows:
@@ -133,6 +136,7 @@ class Trial:
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
         hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only", "user_code"}
+        hashed_apart.add("drawn")
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         if not self.multi_label:  # the same
@@ -166,6 +170,8 @@ class Trial:
             facts["tuning"] = asdict(self.tuning) | {"version": TUNING_VERSION}
         if self.test_only:
             facts["test only"] = True
+        if self.drawn is not None:
+            facts["drawn by"] = self.drawn.digest
         if users_pools := parse(self.head).own_pools:
             facts["own pools"] = users_pools
         if own := parse(self.head).own_head:
@@ -259,12 +265,12 @@ def run(
         elif trial.tuning is not None:
             parts, settings = (trial.train, trial.validation), trial.settings
             model, history, choice = tune_network(
-                trial.build, store, *parts, settings, trial.tuning, trial.seed, after_epoch
+                trial.build, store, *parts, settings, trial.tuning, trial.seed, after_epoch, trial.drawn
             )
             predictor = ModelPredictor(model, store, settings.precision, settings.batch_size)
         else:
-            model = trial.build()
-            history = train(model, store, trial.train, trial.validation, trial.settings, trial.seed, after_epoch)
+            model, parts = trial.build(), (trial.train, trial.validation)
+            history = train(model, store, *parts, trial.settings, trial.seed, after_epoch, trial.drawn)
             predictor = ModelPredictor(model, store, trial.settings.precision, trial.settings.batch_size)
     facts, arrays = measure(predictor, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from gapstone.comparing.tuning import TuningChoice, TuningGrid
 from gapstone.models.classifier import Classifier
+from gapstone.training.drawn_rows import DrawnRows
 from gapstone.training.loop import History, Pictures, Rows, TrainingError, TrainSettings, train
 
 
@@ -18,6 +19,7 @@ def tune_network(
     grid: TuningGrid,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
+    drawn: DrawnRows | None = None,
 ) -> tuple[Classifier, History, TuningChoice]:
     """Train what `build` makes with every candidate; the model of the least validation loss is taken.
 
@@ -45,7 +47,7 @@ def tune_network(
         model = build()
         chosen = replace(settings, learning_rate=rate, weight_decay=decay)
         try:
-            history = train(model, pictures, rows, validation, chosen, seed, counted)
+            history = train(model, pictures, rows, validation, chosen, seed, counted, drawn)
         except TrainingError as error:
             failed = error
             losses.append(None)

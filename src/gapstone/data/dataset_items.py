@@ -11,21 +11,16 @@ from gapstone.data.array_source import as_bytes
 from gapstone.data.sources import DataError
 from gapstone.images.colour import to_uint8
 
-PLAIN = (
-    "Give the Dataset without its transform: gapstone resizes and normalises images itself, and augments those that it "
-    "trains on."
-)
 _MODES = frozenset(["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "LAB", "PA", "RGBX", "La", "RGBa"])
 """Pillow's modes of 8 bits or fewer."""
 
 
-def read_item(what: str, dataset: Any, index: int) -> tuple[Any, Any]:
+def read_item(what: str, item: Any) -> tuple[Any, Any]:
     """(image, label) of an item, which has these two parts or these two keys.
 
-    >>> read_item("DATA", [{"image": "…", "label": 3}], 0)
+    >>> read_item("DATA", {"image": "…", "label": 3})
     ('…', 3)
     """
-    item = dataset[index]
     if isinstance(item, Mapping):
         names = [name for name in item if str(name) in ("image", "label")]
         if len(names) == 2:
@@ -68,5 +63,5 @@ def item_pixels(what: str, name: str, image: Any) -> tuple[NDArray[np.uint8], bo
     low, high = array.min(), array.max()
     raise DataError(
         f"{what}: {name} is {array.dtype} from {low:.3g} to {high:.3g}, normalised or scaled; expected uint8, or "
-        f"floats from 0 to 1. {PLAIN}"
+        "floats from 0 to 1. Leave out Normalize: gapstone resizes and normalises images itself."
     )

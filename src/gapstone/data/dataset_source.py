@@ -5,7 +5,6 @@ and has to be the same then. Images that are files (an `ImageFolder` without a t
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,62 +13,57 @@ from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.array_source import ROUNDED, label_arrays
-from gapstone.data.dataset_items import PLAIN, item_pixels, read_item
+from gapstone.data.dataset_items import item_pixels, read_item
+from gapstone.data.dataset_parts import Part, is_plain_folder, look_for_random, unwrapped
+from gapstone.data.drawn_images import DrawnImages
 from gapstone.data.image_info import is_gray, pixel_hash
+from gapstone.data.own_transforms import Place, drawn_of
 from gapstone.data.python_objects import splits_of
-from gapstone.data.sources import DataError, Item, Source, SplitName, few
+from gapstone.data.sources import DataError, Item, Source, few
 from gapstone.images.load import ImageError
 from gapstone.runtime.environment import memory
 
 Progress = Callable[[int, int], None]
 _KEPT = 2 << 30
 """Bytes of decoded images that stay in memory; less where the machine has less than 16 GB."""
-_TWICE = 8
-"""How many of the first items are read twice: random transforms show there."""
-_ANOTHER = f"is another image when it is read again, as random transforms make it. {PLAIN}"
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A Dataset, and which of its items are meant."""
-
-    split: SplitName | None
-    dataset: Any
-    indices: Sequence[int]
-
-    def class_lists(self) -> list[list[str]]:
-        """The names of its classes, where it has them; of a ConcatDataset, those of each of its parts."""
-        whole = self.dataset
-        parts = getattr(whole, "datasets", None) if not hasattr(whole, "classes") else None  # of a ConcatDataset
-        lists = [list(getattr(each, "classes", None) or ()) for each in map(_innermost, parts or [whole])]
-        return [names for names in lists if names and all(isinstance(name, str) for name in names)]
+_ANOTHER = (
+    "is another image when it is read again: give a Dataset whose images stay the same, and the one with random "
+    "transforms as augmented="
+)
 
 
 def open_dataset(
-    given: str, data: object, multi_label: bool = False, progress: Progress = lambda done, total: None
+    given: str,
+    data: object,
+    multi_label: bool = False,
+    progress: Progress = lambda done, total: None,
+    augmented: object = None,
 ) -> Source:
     """Open a Dataset, or a dictionary of them by split.
 
     An image is a PIL image, an array (H, W[, 1 or 3]) or a tensor (1 or 3, H, W), of uint8 or of floats from 0 to 1. A
-    label is a number, a text, or a vector of 0 and 1 for each class.
+    label is a number, a text, or a vector of 0 and 1 for each class. `augmented` is the same Dataset with random
+    transforms, or that of train: training draws from it, and so it does where train alone has them (`Source.drawn`).
 
     Raises:
-        DataError: items of another form, or that differ when they are read twice, as random transforms make them.
+        DataError: items of another form; images to be tested that differ when they are read twice, as random transforms
+            make them; `augmented` is not of these images.
     """
     what = f"DATA {display(given)!r}"
-    parts = [_unwrapped(split, dataset) for split, dataset in (splits_of(data) or {None: data}).items()]
-    if all(_is_plain_folder(part.dataset) for part in parts):
-        return _open_files(given, what, parts, multi_label)
+    parts = [unwrapped(split, dataset) for split, dataset in (splits_of(data) or {None: data}).items()]
+    parts = look_for_random(what, parts, augmented is not None)
+    if all(is_plain_folder(part.dataset) for part in parts):
+        return _open_files(given, what, parts, multi_label, augmented)
     images = _DatasetImages(what)
     labels: list[object] = []
-    where: list[tuple[SplitName | None, int]] = []
+    where: list[Place] = []
     failed: list[str] = []
     total = sum(len(part.indices) for part in parts)
     for part in parts:
         for number, index in enumerate(part.indices):
             name = f"{part.split or 'image'} #{number}"
             try:
-                labels.append(images.add(name, part.dataset, index))
+                labels.append(images.add(name, part, index))
                 where.append((part.split, number))
             except DataError:
                 raise
@@ -80,18 +74,20 @@ def open_dataset(
             progress(len(where) + len(failed), total)
     if not where:
         raise DataError(f"{what} has no items.")
-    return _source(given, what, parts, where, labels, failed, images, multi_label)
+    drawn = drawn_of(what, parts, where, labels, augmented)
+    return _source(given, what, parts, where, labels, failed, images, multi_label, drawn)
 
 
 def _source(
     given: str,
     what: str,
-    parts: Sequence[_Part],
-    where: Sequence[tuple[SplitName | None, int]],
+    parts: Sequence[Part],
+    where: Sequence[Place],
     labels: Sequence[object],
     failed: Sequence[str],
     images: "_DatasetImages",
     multi_label: bool,
+    drawn: DrawnImages | None,
 ) -> Source:
     array = _label_array(what, labels)
     classes, notes = _fitting(what, parts, array)
@@ -114,7 +110,8 @@ def _source(
         (*notes, *label_notes),
         array=images,
         multi_label=several.why is not None,
-        hints=(*left_out, *several.told(), *several.hints),
+        hints=(*left_out, *_told_once(parts), *several.told(), *several.hints),
+        drawn=drawn,
     )
 
 
@@ -125,7 +122,7 @@ class _DatasetImages:
         self.what = what
         self.room = min(_KEPT, memory() // 8)
         self.kept: dict[int, NDArray[np.uint8]] = {}
-        self.places: list[tuple[Any, int, bytes]] = []
+        self.places: list[tuple[Part, int, bytes]] = []
         self.rounded = 0
 
     def __len__(self) -> int:
@@ -134,27 +131,33 @@ class _DatasetImages:
     def __getitem__(self, row: int) -> NDArray[np.uint8]:
         if row in self.kept:
             return self.kept[row]
-        dataset, index, digest = self.places[row]
-        pixels, _ = item_pixels(self.what, f"item {index}", read_item(self.what, dataset, index)[0])
+        part, index, digest = self.places[row]
+        pixels, _ = item_pixels(self.what, f"item {index}", read_item(self.what, part.item(index))[0])
         if pixel_hash(pixels, is_gray(pixels)) != digest:
             raise ImageError(_ANOTHER)
         return pixels
 
-    def add(self, name: str, dataset: Any, index: int) -> object:
+    def add(self, name: str, part: Part, index: int) -> object:
         """Read an item; return its label."""
-        image, label = read_item(self.what, dataset, index)
+        image, label = read_item(self.what, part.item(index))
         pixels, exact = item_pixels(self.what, name, image)
-        if len(self.places) < _TWICE:
-            again, _ = item_pixels(self.what, name, read_item(self.what, dataset, index)[0])
-            if again.shape != pixels.shape or not np.array_equal(again, pixels):
-                raise DataError(f"{self.what}: {name} {_ANOTHER}")
         self.rounded += not exact
         row = len(self.places)
-        self.places.append((dataset, index, pixel_hash(pixels, is_gray(pixels))))
+        self.places.append((part, index, pixel_hash(pixels, is_gray(pixels))))
         if pixels.nbytes <= self.room:
             self.room -= pixels.nbytes
             self.kept[row] = pixels.copy()
         return label
+
+
+def _told_once(parts: Sequence[Part]) -> list[str]:
+    if not any(part.seeded for part in parts):
+        return []
+    return [
+        "train has random transforms, which draw its images anew in each epoch. They are looked at as drawn once: a "
+        "picture of train that is also in val or test may go unnoticed. To have it found, give train without them, and "
+        "the one with them as augmented=."
+    ]
 
 
 def _label_array(what: str, labels: Sequence[object]) -> NDArray[Any]:
@@ -174,7 +177,7 @@ def _label_array(what: str, labels: Sequence[object]) -> NDArray[Any]:
     return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
 
 
-def _fitting(what: str, parts: Sequence[_Part], labels: NDArray[Any]) -> tuple[NDArray[Any] | None, list[str]]:
+def _fitting(what: str, parts: Sequence[Part], labels: NDArray[Any]) -> tuple[NDArray[Any] | None, list[str]]:
     """(the names of the classes where they fit the labels, notes)."""
     found = [names for part in parts for names in part.class_lists()]
     if not found:
@@ -200,36 +203,10 @@ def _fitting(what: str, parts: Sequence[_Part], labels: NDArray[Any]) -> tuple[N
     return None, [f"the {len(names)} names in its attribute classes do not fit its labels: not read"]
 
 
-def _unwrapped(split: SplitName | None, dataset: Any) -> _Part:
-    """The Dataset within torch's `Subset`s."""
-    indices: Sequence[int] = range(len(dataset))
-    while _is_subset(dataset):
-        inner = [int(i) for i in dataset.indices]
-        dataset, indices = dataset.dataset, [inner[i] for i in indices]
-    return _Part(split, dataset, indices)
-
-
-def _innermost(dataset: Any) -> Any:
-    while _is_subset(dataset):
-        dataset = dataset.dataset
-    return dataset
-
-
-def _is_subset(dataset: Any) -> bool:
-    return type(dataset).__name__ == "Subset" and hasattr(dataset, "indices") and hasattr(dataset, "dataset")
-
-
-def _is_plain_folder(dataset: Any) -> bool:
-    """Whether it is torchvision's `ImageFolder` as it is, which gives files and changes nothing."""
-    return (
-        f"{type(dataset).__module__}.{type(dataset).__qualname__}" == "torchvision.datasets.folder.ImageFolder"
-        and dataset.transforms is None
-        and getattr(dataset.loader, "__name__", "") == "default_loader"
-    )
-
-
-def _open_files(given: str, what: str, parts: Sequence[_Part], multi_label: bool) -> Source:
+def _open_files(given: str, what: str, parts: Sequence[Part], multi_label: bool, augmented: object) -> Source:
     rows = [(part, *part.dataset.samples[index]) for part in parts for index in part.indices]
+    where = [(part.split, number) for part in parts for number in range(len(part.indices))]
+    drawn = drawn_of(what, parts, where, [label for *_, label in rows], augmented)
     labels = np.asarray([part.dataset.classes[label] for part, _, label in rows], np.str_)
     several = label_arrays(what, len(rows), labels, None, multi_label)
     classes, sets, notes = several.numbered()
@@ -238,7 +215,10 @@ def _open_files(given: str, what: str, parts: Sequence[_Part], multi_label: bool
         Item(display(f"{part.split}/{name}" if part.split else name), labels, part.split, Path(path), row)
         for row, ((part, path, _), name, labels) in enumerate(zip(rows, names, sets, strict=True))
     ]
-    return Source(given, "dataset", classes, items, notes, multi_label=several.why is not None, hints=several.told())
+    is_multi_label = several.why is not None
+    return Source(
+        given, "dataset", classes, items, notes, multi_label=is_multi_label, hints=several.told(), drawn=drawn
+    )
 
 
 def _reason(error: Exception) -> str:

@@ -32,6 +32,7 @@ def open_source(
     group_pattern: str | None = None,
     multi_label: bool = False,
     start_progress: Callable[[str], Callable[[int, int], None]] = lambda what: lambda done, total: None,
+    augmented: object = None,
 ) -> Source:
     """Recognise the form of DATA, and list its classes and images; `Source.kind` is the form.
 
@@ -49,6 +50,8 @@ def open_source(
         multi_label: an image may have several labels, or none, also where nothing in DATA shows it: a file that is in
             several class folders, or in several rows of a table, is then one image with all of their labels.
         start_progress: called with what is done, for a Dataset, whose items are read here; returns `progress`.
+        augmented: of a Dataset, the same one with random transforms (of several, that of train); training draws from
+            it.
 
     Raises:
         DataError: DATA cannot be used; the message names the forms if DATA has none of them.
@@ -56,10 +59,13 @@ def open_source(
     """
     check_options(group, group_pattern)
     given, form = described(data), form_of(data)
+    if augmented is not None and form != "dataset":
+        raise DataError(f"augmented= goes with a Dataset as data, whose images it has, and data is {display(given)!r}.")
     if form == "path":
         source = _open(given, group, multi_label)
     elif form == "dataset":
-        source = dataset_source.open_dataset(given, data, multi_label, start_progress("Reading the Dataset"))
+        progress = start_progress("Reading the Dataset")
+        source = dataset_source.open_dataset(given, data, multi_label, progress, augmented)
     elif form == "arrow":
         source = arrow_source.open_hf_dataset(given, data, group, multi_label)
     elif form == "frame":

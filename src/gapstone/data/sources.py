@@ -1,6 +1,7 @@
 """`Source`: the classes and images of DATA in any of its forms, before any image is decoded."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -74,6 +75,20 @@ class DecodedImages(Protocol):
     def __getitem__(self, row: int, /) -> NDArray[np.uint8]: ...
 
 
+class DrawsImages(Protocol):
+    """Random transforms of the user's own (gapstone.data.drawn_images)."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def unknown(self) -> str | None: ...
+
+    def draw(self, item: int, seed: Sequence[int]) -> NDArray[np.uint8]: ...
+
+    def random_state_kept(self) -> AbstractContextManager[None]: ...
+
+
 @dataclass(frozen=True)
 class Grouping:
     """Which images belong together, as `gapstone.data.groups.with_groups` found them."""
@@ -143,6 +158,8 @@ class Source:
     """Whether an image may have several labels, or none."""
     hints: tuple[str, ...] = ()
     """Sentences to be told before the work: what shows several labels; groups that the images seem to have."""
+    drawn: DrawsImages | None = field(default=None, repr=False)
+    """Draws the training images anew in each epoch, by random transforms of the user's own."""
 
     def __post_init__(self) -> None:
         """Check what holds for every form of DATA. Raises DataError."""

@@ -39,7 +39,8 @@ from gapstone.runtime.interrupts import Section, stoppable
 from gapstone.statistics.metrics import find_metric
 from gapstone.storage.owned_folder import EVALUATE, check_folder, own_file, own_folder
 from gapstone.training.learning_checks import few_validation, learned, majority
-from gapstone.training.loop import History, make_repeatable, measure_pace, predict, train
+from gapstone.training.loop import History, make_repeatable, predict, train
+from gapstone.training.pace import measure_pace
 from gapstone.training.training_data import TrainingData, TrainOptions, at_least, plan_training
 
 

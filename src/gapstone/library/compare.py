@@ -70,6 +70,7 @@ def compare(
     learning_rate: float | None = None,
     weight_decay: float | None = None,
     augment: Literal["auto", "none"] = "auto",
+    augmented: Any = None,
     balance: Literal["none", "loss", "sampler"] = "none",
     precision: Literal["auto", "float32", "bfloat16"] = "auto",
     device: str = "auto",
@@ -137,6 +138,8 @@ def compare(
         learning_rate: None: by network and optimizer; tuned in each trial of a frozen backbone.
         weight_decay: not on norms and biases; None: 5e-4, or tuned as the learning rate.
         augment: `auto`: flips and crops of colour pictures.
+        augmented: the Dataset that `data` is, or its train part, with random transforms (`torchvision.transforms.v2`,
+            albumentations, your own). Training draws from it anew in each epoch, and `augment` is off (docs/data.md).
         balance: classes of unequal size: trained as they are, counted the same in the loss, or drawn as often.
         precision: `auto`: what measures faster.
         device: `auto`: a GPU if there is one.
@@ -168,7 +171,7 @@ def compare(
             given, name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
             group_pattern, multi_label, split if split is None or isinstance(split, str) else "/".join(map(str, split)),
-            patience,
+            patience, augmented,
         )  # fmt: skip
         request = CompareRequest(
             options, specs, seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,

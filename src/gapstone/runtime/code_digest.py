@@ -5,6 +5,7 @@ installed (the standard library, packages) is known by its name and version; the
 its constants, the globals that it names and the variables that it closes over. Comments and layout do not count.
 """
 
+import dis
 import enum
 import functools
 import hashlib
@@ -12,6 +13,7 @@ import importlib.metadata
 import inspect
 import io
 import logging
+import random
 import sys
 import types
 from collections.abc import Iterable, Mapping
@@ -42,6 +44,10 @@ PACKAGES = frozenset({"site-packages", "dist-packages"})
 """Folders that packages are installed into; what lies elsewhere, as an editable package does, may be edited."""
 
 
+Generator = random.Random | np.random.Generator | np.random.RandomState | torch.Generator
+GENERATORS = (random.Random, np.random.Generator, np.random.RandomState, torch.Generator)
+
+
 class UnknownCodeError(ValueError):
     """What it does cannot be told from its code, so that an edited one could not be told from it."""
 
@@ -55,24 +61,51 @@ def code_digest(value: object) -> str:
     Raises:
         UnknownCodeError: a part of it is neither code, nor a value whose content can be told; names the part.
     """
-    return _Digest().of(value)[:16]
+    digest = _Digest()
+    found = digest.of(value)[:16]
+    if digest.unknown:
+        raise UnknownCodeError(digest.unknown[0])
+    return found
+
+
+def generators_in(value: object) -> list[Generator]:
+    """The generators of random numbers that code and its values hold, in an order of their own.
+
+    >>> generators_in({"noise": random.Random(0)})
+    [<random.Random object at …>]
+    """
+    digest = _Digest()
+    digest.of(value)
+    return digest.generators
 
 
 class _Digest:
     """Digests of all that one value consists of; what contains itself is known by its place."""
 
     def __init__(self) -> None:
+        self.unknown: list[str] = []
+        self.generators: list[Generator] = []
         self._begun: dict[int, str] = {}
         self._kept: list[object] = []  # what is only made here must not be freed: another would get its id
 
     def of(self, value: object) -> str:
-        if isinstance(value, SIMPLE) and not isinstance(value, enum.Enum):
-            return _hash(f"{type(value).__name__} {value!r}")
         if id(value) in self._begun:
             return self._begun[id(value)]
-        self._begun[id(value)] = f"#{len(self._begun)}"
-        self._kept.append(value)
-        found = self._begun[id(value)] = _hash(*self._facts(value))
+        try:
+            if isinstance(value, SIMPLE) and not isinstance(value, enum.Enum):
+                return _hash(f"{type(value).__name__} {value!r}")
+            self._begun[id(value)] = f"#{len(self._begun)}"
+            self._kept.append(value)
+            found = _hash(*self._facts(value))
+        except UnknownCodeError as error:
+            self.unknown.append(str(error))
+            found = "unknown"
+        except Exception as error:  # whatever another's object raises where it is looked at
+            kind = type(value)
+            named = f"{display(kind.__module__)}.{display(kind.__qualname__)}"
+            self.unknown.append(f"a value of the class {named}, which cannot be looked at ({type(error).__name__})")
+            found = "unknown"
+        self._begun[id(value)] = found
         return found
 
     def _facts(self, value: Any) -> Iterable[str | bytes]:
@@ -81,6 +114,8 @@ class _Digest:
             return "enum", type(value).__qualname__, value.name
         if isinstance(value, Tensor | np.ndarray):
             return _of_array(value)
+        if isinstance(value, GENERATORS):
+            return self._of_generator(value)
         if isinstance(value, dict | Mapping) and not isinstance(value, nn.Module):
             return "dict", *(part for key, each in value.items() for part in (self.of(key), self.of(each)))
         if isinstance(value, set | frozenset):
@@ -111,6 +146,23 @@ class _Digest:
             return "compiled", f"{value.__module__}.{value.__qualname__}", _version(str(value.__module__))
         return self._of_instance(value)
 
+    def _of_generator(self, value: Generator) -> Iterable[str]:
+        """By its state; those of Python, numpy and torch themselves are shared by all code, whatever theirs is."""
+        kind = type(value).__qualname__
+        shared = (random.seed, np.random.rand)
+        if value is torch.default_generator or any(value is getattr(draw, "__self__", None) for draw in shared):
+            return "shared generator", kind
+        self.generators.append(value)
+        if isinstance(value, random.SystemRandom):
+            raise UnknownCodeError("a random.SystemRandom")
+        if isinstance(value, random.Random):
+            state: object = value.getstate()
+        elif isinstance(value, np.random.Generator):
+            state = value.bit_generator.state
+        else:
+            state = value.get_state()
+        return "generator", kind, self.of(state)
+
     def _of_function(self, function: types.FunctionType) -> Iterable[str]:
         named = f"{function.__module__}.{function.__qualname__}"
         if is_installed(function.__module__) and "<locals>" not in function.__qualname__:
@@ -125,7 +177,7 @@ class _Digest:
     def _named(self, code: types.CodeType, known: Mapping[str, object]) -> list[str]:
         """Of the globals that a function names, and of what it names of a module of the user's own."""
         names, found = _names(code), []
-        for name in sorted(names & set(known)):
+        for name in sorted(_globals(code) & set(known)):
             value = known[name]
             found += [name, self.of(value)]
             if isinstance(value, types.ModuleType) and not is_installed(value.__name__):
@@ -156,6 +208,8 @@ class _Digest:
         if (held is None and not slots) or isinstance(value, io.IOBase):
             raise UnknownCodeError(f"a value of the class {display(kind.__module__)}.{display(kind.__qualname__)}")
         facts = dict(held or {}) | {name: getattr(value, name, None) for name in slots if isinstance(name, str)}
+        if kind.__module__.startswith("albumentations."):
+            facts.pop("params", None)  # what its last call drew
         if isinstance(value, nn.Module):
             hooks = {name: list(facts.get(name, {}).values()) for name in HOOKS}
             facts = {key: each for key, each in facts.items() if not _is_torchs(key)} | hooks
@@ -225,6 +279,13 @@ def _module_attributes() -> frozenset[str]:
 def _names(code: types.CodeType) -> set[str]:
     inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
     return set(code.co_names).union(*map(_names, inner))
+
+
+def _globals(code: types.CodeType) -> set[str]:
+    """The globals that it reads; its names are also those of attributes, which may be called as a global is."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    own = {each.argval for each in dis.get_instructions(code) if each.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*map(_globals, inner))
 
 
 def _is_filled(cell: types.CellType) -> bool:

@@ -16,16 +16,14 @@ from gapstone.heads import BackboneOutput, Reads
 from gapstone.heads.reads import read_backbone
 from gapstone.images.augment import Augment
 from gapstone.models.classifier import Classifier
-from gapstone.models.model_cost import cost
 from gapstone.statistics.labels import Labels, is_multi_label
 from gapstone.training.balance import Balance, balance_weights, epoch_rows
+from gapstone.training.drawn_rows import DrawnRows
 from gapstone.training.losses import accuracy, begin_at, is_better, labels_tensor, log_odds, mean_loss
 
 Precision = Literal["float32", "bfloat16"]
 PrecisionChoice = Literal["auto", "float32", "bfloat16"]
 Rows = NDArray[np.intp]
-WORTH_BFLOAT16 = 10_000_000
-"""Multiply-adds per image: NIN at 32 px has 4 million (1.1× faster in bfloat16), ResNet-18 at 112 px 450 (2.5×)."""
 
 
 class TrainingError(RuntimeError):
@@ -90,6 +88,7 @@ def train(
     settings: TrainSettings,
     seed: int = 0,
     after_epoch: Callable[[int, History], None] | None = None,
+    drawn: DrawnRows | None = None,
 ) -> History:
     """Train `model` in place, on its own device; it ends in eval mode with the weights of its best epoch.
 
@@ -99,7 +98,7 @@ def train(
     highest validation accuracy; at a tie, the one with the lower loss; of several labels per image, with the lowest
     loss; without validation images, the last.
 
-    `after_epoch` is called with (epoch, history).
+    `after_epoch` is called with (epoch, history); `drawn` draws the training images by transforms of the user's own.
 
     Raises:
         TrainingError: the loss or a logit is NaN or infinite.
@@ -120,7 +119,11 @@ def train(
         return predict(model, pictures, validation, settings.precision, settings.batch_size), validation_labels
 
     train_epoch = epoch_trainer(
-        model, len(rows), lambda epoch: batches(model, pictures, rows, settings, seed, epoch), backward, settings
+        model,
+        len(rows),
+        lambda epoch: batches(model, pictures, rows, settings, seed, epoch, drawn),
+        backward,
+        settings,
     )
     return train_epochs(model, train_epoch, validate if len(validation) else None, settings, seed, after_epoch, weights)
 
@@ -137,7 +140,7 @@ def epoch_trainer(
     `batches(epoch)` yields (inputs, labels); `backward(inputs, labels)` returns the loss and leaves its gradients in
     the parameters; `count` is the number of examples.
     """
-    optimizer = _optimizer(model, settings)
+    optimizer = make_optimizer(model, settings)
     factor = warm_cosine(count_steps(count, settings), settings.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
@@ -197,7 +200,7 @@ def train_epochs(
     if best_state:
         model.load_state_dict(best_state)
     model.eval()
-    _synchronize(device)
+    synchronize(device)
     history.seconds = time.perf_counter() - began
     return history
 
@@ -215,13 +218,26 @@ def count_steps(count: int, settings: TrainSettings) -> int:
 
 
 def batches(
-    model: Classifier, pictures: Pictures, rows: Rows, settings: TrainSettings, seed: int, epoch: int
+    model: Classifier,
+    pictures: Pictures,
+    rows: Rows,
+    settings: TrainSettings,
+    seed: int,
+    epoch: int,
+    drawn: DrawnRows | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of (images (N, C, H, W) normalised, labels), shuffled and augmented by (seed, epoch)."""
     device = next(model.parameters()).device
     random = np.random.default_rng((seed, epoch))
-    for batch in shuffled(epoch_rows(rows, pictures.labels, settings.balance, random), settings.batch_size, random):
-        pixels = settings.augment(pictures.images[batch], model.preprocessing.size, random)
+    size = model.preprocessing.size
+    parts = list(shuffled(epoch_rows(rows, pictures.labels, settings.balance, random), settings.batch_size, random))
+    if drawn is None:
+        arrays: Iterator[NDArray[np.uint8]] = (
+            settings.augment(pictures.images[batch], size, random) for batch in parts
+        )
+    else:
+        arrays = drawn.batches(parts, seed, epoch, model.preprocessing)
+    for batch, pixels in zip(parts, arrays, strict=True):
         images = model.preprocessing.normalise(torch.from_numpy(pixels).to(device))
         yield images, labels_tensor(pictures.labels[batch]).to(device)
 
@@ -290,74 +306,6 @@ def checked_logits(logits: Tensor) -> Tensor:
     )
 
 
-@dataclass(frozen=True)
-class Pace:
-    """The fastest precision for training, and its speed."""
-
-    precision: Precision
-    step: float
-    """Seconds of one training step."""
-
-    def seconds(self, settings: TrainSettings, trained: float, predicted: float) -> float:
-        """Estimate the seconds for so many images trained on, in all epochs, and predicted, at a third of the cost."""
-        return self.step * (trained + predicted / 3) / settings.batch_size
-
-
-def measure_pace(
-    build: Callable[[], Classifier],
-    pictures: Pictures,
-    rows: Rows,
-    settings: TrainSettings,
-    precision: PrecisionChoice,
-) -> Pace:
-    """Time the training steps of a throw-away model: medians of five, interleaved, after one to warm up.
-
-    With "auto", bfloat16 is chosen if it measures at least 1.25× faster: many CPUs emulate it, and are slower. It is
-    never tried on small networks, where timing noise would decide the precision, and so the results.
-    """
-    model = build().to(memory_format=torch.channels_last)
-    model.train()
-    optimizer = _optimizer(model, settings)
-    device = next(model.parameters()).device
-
-    def step(candidate: Precision, turn: int) -> None:
-        images, labels = next(batches(model, pictures, rows, settings, 0, turn))
-        loss = mean_loss(logits(model, images, candidate), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        _synchronize(device)
-
-    return time_precisions(precision, cost(model)["macs"], step, 6)
-
-
-def time_precisions(
-    precision: PrecisionChoice, macs: int, step: Callable[[Precision, int], object], turns: int
-) -> Pace:
-    """Time `step(precision, turn)` in the precisions in question, in turns, of which the first warms up.
-
-    With "auto" they are both for a network of many multiply-adds, else float32.
-    """
-    seconds: dict[Precision, list[float]] = {"float32": []} if precision == "auto" else {precision: []}
-    if precision == "auto" and macs >= WORTH_BFLOAT16:
-        seconds["bfloat16"] = []
-    for turn in range(turns):
-        for candidate, times in seconds.items():
-            began = time.perf_counter()
-            step(candidate, turn)
-            times += [time.perf_counter() - began] * bool(turn)
-    medians = {candidate: float(np.median(times)) for candidate, times in seconds.items()}
-    fastest = faster(medians)
-    return Pace(fastest, medians[fastest])
-
-
-def faster(step: dict[Precision, float]) -> Precision:
-    """bfloat16 if it takes less than 1/1.25 of float32's seconds, or is the only one."""
-    if "float32" not in step:
-        return "bfloat16"
-    return "bfloat16" if step.get("bfloat16", math.inf) * 1.25 < step["float32"] else "float32"
-
-
 def make_repeatable() -> None:
     """Make torch give the same numbers in every run of this process.
 
@@ -367,12 +315,12 @@ def make_repeatable() -> None:
     torch.backends.cudnn.benchmark = False
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def _optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: TrainSettings) -> torch.optim.Optimizer:
     # no weight decay on norms, biases and a learned p, which are one-dimensional: they do not overfit
     groups = [
         {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": settings.weight_decay},

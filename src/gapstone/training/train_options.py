@@ -44,6 +44,8 @@ class TrainOptions:
     """Shares of the images to train on, to validate and to test, such as "0.7/0.15/0.15" (`parse_shares`)."""
     patience: int | None = None
     """Epochs without a better validation accuracy after which the training of a whole network ends."""
+    augmented: Any = None
+    """A Dataset with random transforms, which training draws from (`open_source`)."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, patience=self.patience)

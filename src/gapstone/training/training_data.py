@@ -36,7 +36,9 @@ from gapstone.nets.own_features import OwnFacts, own_facts
 from gapstone.storage.paths import check_input
 from gapstone.training.balance import check_balance
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, check_start, choose_backbone
+from gapstone.training.drawn_rows import DrawnRows
 from gapstone.training.loop import Rows, TrainSettings
+from gapstone.training.network_checks import check_drawn, check_finite
 from gapstone.training.rates_and_epochs import epochs_for, learning_rate_for
 from gapstone.training.train_options import TrainOptions as TrainOptions
 
@@ -77,6 +79,11 @@ class TrainingPlan:
     """The weights come from a model of gapstone's, which was probably trained on this DATA."""
     trained_before: TrainedOn
     """The images that the weights were trained on; none of them is tested."""
+
+    @property
+    def drawn(self) -> DrawnRows | None:
+        """Draws the training images by random transforms of the user's own."""
+        return None if self.source.drawn is None else DrawnRows(self.source.drawn, self.used)
 
     def trained_on(self, *rows: Rows) -> TrainedOn:
         """The images that a model has been trained on once it was trained on these rows of the store."""
@@ -131,7 +138,9 @@ def plan_training(
     reads = [parse(head).reads for head in heads]
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
-    source = open_source(options.data, options.group, options.group_pattern, options.multi_label, start_progress)
+    source = open_source(
+        options.data, options.group, options.group_pattern, options.multi_label, start_progress, options.augmented
+    )
     if source.multi_label:
         check_balance(options.balance)
         for head in () if replaceable else heads:
@@ -141,6 +150,8 @@ def plan_training(
         log(hint)
     duplicates, splits = options.duplicates, _splits(options, source, scanned, seeds, k)
     net = _choose_network(options, source, scanned, weights, mode, reads)
+    if source.drawn is not None:
+        check_drawn(source.drawn, net.choice, log)
     seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
     splits = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
     log(f"Backbone: {net.choice.described}.")
@@ -174,7 +185,7 @@ def plan_training(
         preprocessing=replace(preprocessing, ranges=ranges),
         moments=net.moments,
         backbone=net.choice.backbone,
-        settings=_settings(options, net, len(splits[0].train)),
+        settings=_settings(options, net, len(splits[0].train), source.drawn is not None),
         device=device,
         folds=bool(k),
         pretrained=net.choice.pretrained,
@@ -259,7 +270,7 @@ def _choose_network(
     moments = (expected.mean, expected.std) if expected and expected.channels == channels else None
     if start:
         features.load_state_dict(start.state)
-        _check_finite(features, channels, weights)
+        check_finite(features, channels, weights)
     if features.fixed and size != features.fixed:
         if options.size:
             raise ValueError(f"--size {options.size}: {backbone} takes only {format_size(features.fixed)} px.")
@@ -273,22 +284,23 @@ def _choose_network(
     return _Network(choice, features, channels, size, stored, resizing, start, moments, own)
 
 
-def _settings(options: TrainOptions, net: _Network, images: int) -> TrainSettings:
-    """Choose the settings for `images` training images."""
+def _settings(options: TrainOptions, net: _Network, images: int, own_transforms: bool) -> TrainSettings:
+    """Choose the settings for `images` training images, which `own_transforms` augment."""
     own_trained = net.own is not None and net.own.trained is True
     if options.patience is not None and net.choice.freeze:
         raise ValueError(
             f"--patience {options.patience} ends the training of a whole network early, and this backbone is frozen: "
             f"its heads are trained for all epochs, and the best one is taken. Leave it out, or take --finetune."
         )
-    freeze, trained = net.choice.freeze, net.choice.pretrained or net.start is not None or own_trained
+    augmented = options.augment == "auto" and not (net.choice.freeze or own_transforms)
+    trained = net.choice.pretrained or net.start is not None or own_trained
     return TrainSettings(
         epochs=options.epochs or epochs_for(images),
         batch_size=options.batch_size,
         optimizer=options.optimizer,
         learning_rate=options.learning_rate or learning_rate_for(net.features, options.optimizer, trained),
         weight_decay=TrainSettings.weight_decay if options.weight_decay is None else options.weight_decay,
-        augment=suit(net.channels, net.size, net.stored) if options.augment == "auto" and not freeze else Augment(),
+        augment=suit(net.channels, net.size, net.stored) if augmented else Augment(),
         precision="float32" if options.precision == "auto" else options.precision,
         balance=options.balance,
         patience=TrainSettings.patience if options.patience is None else options.patience,
@@ -317,24 +329,6 @@ def _check_names(options: TrainOptions, weights: Path | None, mode: BackboneMode
         raise ValueError(f"--pretrained: {backbone} starts from random weights; timm:resnet18 has pretrained ones.")
     if options.pretrained:
         nets.check_pretrained(backbone.removeprefix("timm:"))
-
-
-@torch.inference_mode()
-def _check_finite(features: nets.Features, channels: int, weights: Path | None) -> None:
-    """Raises ValueError if the feature maps are not finite, as finite weights can overflow.
-
-    Otherwise every trial would fail in its first epoch.
-    """
-    side = features.fixed or (max(features.smallest, SMALL),) * 2
-    noise = torch.randn(1, channels, *side, generator=torch.Generator().manual_seed(0))
-    features.eval()
-    maps: torch.Tensor = features(noise)
-    features.train()
-    if not bool(torch.isfinite(maps).all()):
-        raise ValueError(
-            f"--weights {display(weights or '')}: its weights are finite, but the maps they make are NaN or infinite: "
-            f"its numbers overflow. Take another file."
-        )
 
 
 def pick_device(name: str) -> str:

@@ -97,9 +97,9 @@ def test_a_loss_that_is_no_number_ends_with_advice():
 
 
 def test_no_decay_on_norms_and_biases():
-    from gapstone.training.loop import _optimizer
+    from gapstone.training.loop import make_optimizer
 
-    decayed, free = _optimizer(model("gem:p=learned"), TrainSettings()).param_groups
+    decayed, free = make_optimizer(model("gem:p=learned"), TrainSettings()).param_groups
     assert decayed["weight_decay"] > 0 == free["weight_decay"]
     assert {p.dim() for p in decayed["params"]} == {2, 4}
     assert {p.dim() for p in free["params"]} == {1}  # a learned p, too

@@ -157,7 +157,7 @@ CEILINGS = {
     "fitting": 730,
     "swapping": 420,
     "cutting": 800,
-    "training": 700,
+    "training": 760,
     "maps": 800,
     "models": 700,
     "accelerating": 500,

@@ -21,6 +21,7 @@ TOKENS = (
 )
 COMPARED = "from tests.docs.world import compared; result = compared()"
 SETUP = {
+    "as_toml": "from gapstone.training.training_data import TrainOptions",
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
     "Boxes": "map = np.random.rand(480, 640)",
     "ArithmeticCounter": "import torchvision",

@@ -144,6 +144,8 @@ def plan_training(
     seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
     splits = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
     log(f"Backbone: {net.choice.described}.")
+    for said in net.start.said if net.start else ():
+        log(f"--weights {display(weights or '')}: {said}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
     splits = [_in_store_rows(parts, used) for parts in splits]

@@ -163,7 +163,7 @@ CEILINGS = {
     "accelerating": 500,
     "bench": 800,
     "drawing": 820,
-    "nets": 2300,
+    "nets": 2420,
     "ragged": 700,
     "tracing": 2750,
     "heads": 600,

@@ -283,7 +283,7 @@ def test_a_state_dict_needs_a_name(tmp_path, weights):
     assert read_weights(path, "nin").state.keys() == state.keys()
     with pytest.raises(ValueError, match="does not say which network"):
         read_weights(path)
-    with pytest.raises(ValueError, match=r"not the weights of nin:paper: \d+ of its"):
+    with pytest.raises(ValueError, match=r"not the weights of nin:paper: \d+ tensors of the file belong to another"):
         read_weights(path, "nin:paper")
     save_file(state, path)
     with pytest.raises(ValueError, match="not the weights of resnet18"):
@@ -293,7 +293,7 @@ def test_a_state_dict_needs_a_name(tmp_path, weights):
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_weights(tmp_path / "nothing")
     path.write_bytes(b"PK\x03\x04 a pickle in a zip")
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(ValueError, match=r"it is damaged or incomplete, or no file of torch\.save"):
         read_weights(path, "nin")
 
 
@@ -390,7 +390,7 @@ def test_weights_that_are_no_numbers_are_told_from_maps_that_are_too_large(data,
         # one forward pass shows it before any image is looked at; a picture that alone is too large, the pass itself
         with pytest.raises(ValueError, match="its weights are finite, but the maps they make are NaN or infinite"):
             planned(asked, tmp_path / precision)
-        monkeypatch.setattr("gapstone.training.training_data._check_finite", lambda *_: None)
+        monkeypatch.setattr("gapstone.training.training_data.check_finite", lambda *_: None)
         what, _ = planned(asked, tmp_path / precision)
         with pytest.raises(RuntimeError, match="maps hold NaN or infinity, though its weights do not"):
             looked(what, tmp_path / precision)

@@ -19,7 +19,7 @@ TOKENS = (
     "from gapstone.heads import Reads; from gapstone.models.classifier import Classifier; "
     "from gapstone.images.preprocessing import Preprocessing"
 )
-DATASET = "dataset = [(np.full((8, 8), k, np.uint8), k % 2) for k in range(4)]"
+DATASET = "dataset = [(np.full((224, 224, 3), k, np.uint8), k % 2) for k in range(9)]"
 COMPARED = "from tests.docs.world import compared; result = compared()"
 SETUP = {
     "as_toml": "from gapstone.training.training_data import TrainOptions",

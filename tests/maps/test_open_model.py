@@ -89,7 +89,7 @@ def test_errors(tmp_path, saved):
     with pytest.raises(ValueError, match=r"not the weights of timm:resnet10t: there is no fc\.weight"):
         open_model("timm:resnet10t", saved)
     (tmp_path / "bad.safetensors").write_bytes(b"x" * 100)
-    with pytest.raises(ValueError, match="not a safetensors file"):
+    with pytest.raises(ValueError, match="neither a safetensors file"):
         open_model("timm:resnet10t", tmp_path / "bad.safetensors")
     with pytest.raises(FileNotFoundError, match="no such file"):
         open_model("timm:resnet10t", tmp_path / "none.safetensors")

@@ -259,4 +259,15 @@ def train(
         from gapstone.training.training_data import TrainOptions
 
     command = shlex.join(["gapstone", *sys.argv[1:]])
-    train_model(from_options(TrainOptions, context, augmented=None), head, seed, out, None, weights, freeze, finetune, report, command)
+    train_model(
+        from_options(TrainOptions, context, augmented=None),
+        head,
+        seed,
+        out,
+        None,
+        weights,
+        freeze,
+        finetune,
+        report,
+        command,
+    )

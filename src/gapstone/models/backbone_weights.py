@@ -1,4 +1,4 @@
-"""`--weights FILE`: trained weights of a backbone, from a model of gapstone's or a safetensors state_dict."""
+"""`--weights FILE`: trained weights of a backbone, from a model of gapstone's or a state_dict."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,18 +9,19 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gapstone import nets
-from gapstone.console.formatting import display
+from gapstone.console.formatting import count_noun, display
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import load
 from gapstone.models.model_file import KEY
 from gapstone.models.trained_on import UNKNOWN, TrainedOn
 from gapstone.nets import Features
-from gapstone.nets.checkpoints import FORMATS, read_checkpoint
+from gapstone.nets.checkpoints import FORMATS, heads_of, read_checkpoint
 from gapstone.nets.hf_features import HfFeatures
 from gapstone.nets.hf_folder import PREFIX, config_text
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.state_dicts import check_size, check_sound, read_state
-from gapstone.nets.zoo import with_head
+from gapstone.nets.wrapped_weights import network_part, without_head
+from gapstone.nets.zoo import classifier_of, with_head
 from gapstone.storage.paths import check_input
 
 
@@ -44,6 +45,8 @@ class BackboneWeights:
     """That of published weights; None for others."""
     trained_on: TrainedOn = UNKNOWN
     """The images that a model of gapstone's was trained on."""
+    said: tuple[str, ...] = ()
+    """What of the file was taken and what was left out, where that is not all of it."""
 
     @property
     def moments(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
@@ -53,7 +56,7 @@ class BackboneWeights:
 
 
 def read_weights(path: Path, backbone: str | None = None, channels: int = 3, pooler: bool = False) -> BackboneWeights:
-    """Read the weights in a model of gapstone's or a state_dict (safetensors); check them against their network.
+    """Read the weights in a model of gapstone's or a state_dict (safetensors, or torch.save's); check them.
 
     `backbone` names the network of a state_dict, which is for as many `channels` as the user's images, or for 3 or 1.
     `pooler`: also those of the network's own pooler.
@@ -61,15 +64,7 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3, poo
     """
     check_input(f"--weights {display(path)}", path)
     check_size(path)
-    try:
-        with safe_open(path, "pt") as file:
-            is_model_file = KEY in (file.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(
-            f"--weights {path}: not a safetensors file ({error}); write one with "
-            f"safetensors.torch.save_file(model.state_dict(), …): pickled checkpoints can run code and are not opened."
-        ) from error
-    if is_model_file:
+    if _is_model_file(path):
         model = load(path)
         if model.config is not None:
             _check_config(path, backbone, model.config)
@@ -92,24 +87,57 @@ def read_weights(path: Path, backbone: str | None = None, channels: int = 3, poo
             f"--weights {path} does not say which network it is for (it is no model of gapstone's): name it, such as "
             f"--backbone resnet18 or --backbone timm:resnet18."
         )
-    if backbone.startswith("timm:"):
-        zoo = with_head(backbone.removeprefix("timm:"), path)
-        state = {f"net.{key}": tensor for key, tensor in zoo.model.state_dict().items()}
-        expected = zoo.preprocessing
-        found = _matching(path, backbone, (expected.channels,), state, pooler)
-        return BackboneWeights(backbone, *found, published=expected)
-    state = read_state(path)
-    if {key.partition(".")[0] for key in state} == {"features", "head"}:  # a Classifier's state_dict
-        features = {
-            key.removeprefix("features."): tensor for key, tensor in state.items() if key.startswith("features.")
-        }
-        return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), features, pooler))
-    if backbone in FORMATS:
-        checkpoint = read_checkpoint(backbone, path)
+    return _of_state_dict(path, backbone, channels, pooler)
+
+
+def _is_model_file(path: Path) -> bool:
+    """Whether gapstone wrote it; False for a state_dict, and for what `read_state` refuses."""
+    try:
+        with safe_open(path, "pt") as file:
+            return KEY in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
+def _of_state_dict(path: Path, backbone: str, channels: int, pooler: bool) -> BackboneWeights:
+    """The network's tensors in a file, whatever they were saved with."""
+    zoo = backbone.removeprefix("timm:") if backbone.startswith("timm:") else None
+    with on_meta():
+        names = nets.build(backbone, channels, pooler=pooler).state_dict()
+    own = {name.removeprefix("net.") for name in names} if zoo else set(names)
+    part = network_part(read_state(path), own)
+    heads = {f"{classifier_of(zoo)}.weight"} if zoo else heads_of(backbone)
+    # without its own classifier, what stands in the classifier's place is a projection, or what another task needed
+    has_head = not heads.isdisjoint(part.state)
+    state, beside = without_head(part.state, own | heads if has_head else own)
+    said = [part.said(), f"left out: {', '.join(map(display, beside))}" if beside else None]
+    published, classes, among = None, None, (channels, 3, 1)
+    if zoo and has_head:
+        model = with_head(zoo, path, state)
+        published, classes, state = model.preprocessing, len(model.labels), model.model.state_dict()
+        among = (published.channels,) * 3
+    elif backbone in FORMATS:
+        checkpoint = read_checkpoint(backbone, path, state)
         # with a head it is the published checkpoint, which expects the published images; without one, nobody knows
-        published = checkpoint.preprocessing if checkpoint.head_state is not None else None
-        return BackboneWeights(backbone, checkpoint.in_channels, checkpoint.features, published=published)
-    return BackboneWeights(backbone, *_matching(path, backbone, (channels, 3, 1), state, pooler))
+        published, classes = checkpoint.preprocessing if has_head else None, checkpoint.classes
+        found = checkpoint.in_channels, checkpoint.features
+    else:
+        _check_no_more(path, backbone, own, state)
+    if backbone not in FORMATS:
+        state = {f"net.{name}": tensor for name, tensor in state.items()} if zoo else state
+        found = _matching(path, backbone, among, state, pooler)
+    said.append(None if classes is None else f"its head of {count_noun(classes, 'class', 'classes')} is left out")
+    return BackboneWeights(backbone, *found, published=published, said=tuple(filter(None, said)))
+
+
+def _check_no_more(path: Path, backbone: str, own: set[str], state: dict[str, Tensor]) -> None:
+    """Raises ValueError where the network's own modules hold tensors that it lacks: it is a larger one's file."""
+    more = sorted(state.keys() - own)
+    if more:
+        raise ValueError(
+            f"--weights {path}: not the weights of {backbone}: {count_noun(len(more), 'tensor')} of the file "
+            f"{'belongs' if len(more) == 1 else 'belong'} to another network ({', '.join(map(display, more[:3]))}, …)."
+        )
 
 
 def digest(model: nn.Module, pooler: bool = False) -> str:

@@ -1,8 +1,4 @@
-"""Weights that people have for the papers' networks: safetensors files of torchvision's, timm's, facenet's state_dicts.
-
-Whoever has a pickle (.pth, .pt) makes such a file once, in the environment the pickle is trusted in:
-`safetensors.torch.save_file(model.state_dict(), "vgg16.safetensors")`. Nothing is unpickled here.
-"""
+"""Weights that people have for the papers' networks: files of torchvision's, timm's, facenet's state_dicts."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,8 +101,8 @@ def published_head(name: str) -> str:
     return FORMATS[name].head.format(4096, 4096) if name in FORMATS else "gap"
 
 
-def read_checkpoint(name: str, path: Path) -> Checkpoint:
-    """A safetensors file of a state_dict of torchvision, timm or facenet-pytorch, for the network `name`.
+def read_checkpoint(name: str, path: Path, given: State | None = None) -> Checkpoint:
+    """A file of a state_dict of torchvision, timm or facenet-pytorch, for the network `name`.
 
         >>> found = read_checkpoint("resnet50", Path("resnet50.safetensors"))
         >>> features = build("resnet50", found.in_channels)
@@ -118,13 +114,16 @@ def read_checkpoint(name: str, path: Path) -> Checkpoint:
     equal to. VGG's head takes 7×7 maps; with `:grid=7` in its spec it takes the same tensors and, as torchvision's, any
     size. GoogLeNet's auxiliary heads are left out.
 
-    Raises: ValueError for a pickle, for a file that is not the weights of this network, and for a network nobody has
+    `given`: what was read of the file.
+
+    Raises: ValueError for a file that is not the weights of this network, and for a network nobody has
         published PyTorch weights of; FileNotFoundError.
     """
     if name not in FORMATS:
         raise ValueError(f"{name}: no published weights of it are known; there are readers for {', '.join(FORMATS)}")
     form = FORMATS[name]
-    state = {key: tensor.float() if tensor.dtype in FLOATS else tensor for key, tensor in read_state(path).items()}
+    given = read_state(path) if given is None else given
+    state = {key: tensor.float() if tensor.dtype in FLOATS else tensor for key, tensor in given.items()}
     state = _vgg_of_timm(state)
     if name == "inception_resnet_v1":
         state = _one_layer(state, path)
@@ -138,6 +137,23 @@ def read_checkpoint(name: str, path: Path) -> Checkpoint:
     widths = [len(state[f"{layer}.weight"]) for layer in form.linear][:-1] if head else [4096, 4096]
     spec, preprocessing = form.head.format(*widths), form.preprocessing(features.in_channels)
     return Checkpoint(body, features.in_channels, spec, head, classes, preprocessing)
+
+
+def heads_of(name: str) -> set[str]:
+    """Names of the head's tensors, and of what belongs to neither, in files of the network `name`.
+
+    >>> heads_of("resnet18")
+    {'fc.weight'}
+    """
+    if name not in FORMATS:
+        return set()
+    form = FORMATS[name]
+    timms = {"pre_logits.fc1.weight", "head.fc.weight"} if form is VGG else set()
+    return {f"{layer}.weight" for layer in form.linear} | {f"{key}.weight" for key in map(_module, form.beside)} | timms
+
+
+def _module(name: str) -> str:
+    return name.partition(".")[0]
 
 
 def _body(name: str, state: State) -> tuple[Features, State]:

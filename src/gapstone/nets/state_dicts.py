@@ -1,4 +1,4 @@
-"""A safetensors file's tensors, checked: its size, its header, finite numbers, the shapes of the network's own."""
+"""A file's tensors, checked: its size, its header, finite numbers, the shapes of the network's own."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from gapstone.console.formatting import display
+from gapstone.nets.pickled_weights import is_pickled, read_pickled
 from gapstone.runtime.environment import memory
 from gapstone.storage.paths import check_input
 
@@ -51,18 +52,23 @@ def unwrapped(state: State) -> State:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a safetensors file, under the names of the network itself. Raises ValueError for anything else."""
+    """The tensors of a file, under the names of the network itself.
+
+    Raises ValueError for what is neither a safetensors file nor one of torch.save that holds weights alone.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     check_input(display(path), path)
     check_size(path)
+    if is_pickled(path):
+        return unwrapped(read_pickled(path)[0])
     try:
         return unwrapped(load_file(path))
     except SafetensorError as error:
         raise ValueError(
-            f"{path}: not a safetensors file ({error}); write one with "
-            f"safetensors.torch.save_file(model.state_dict(), …): pickled checkpoints can run code and are not opened"
+            f"{path}: neither a safetensors file ({error}) nor one of torch.save; write one with "
+            f"safetensors.torch.save_file(model.state_dict(), …)"
         ) from error
 
 

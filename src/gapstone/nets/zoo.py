@@ -59,9 +59,21 @@ class ZooModel:
     """Of one channel where the weights are for grey images."""
 
 
-def with_head(name: str, weights: Path | None = None) -> ZooModel:
-    """timm's `name` as a classifier, with weights from timm's hub or from a safetensors file of its state_dict.
+def classifier_of(name: str) -> str:
+    """The name of the classifier in timm's model `name`.
 
+    >>> classifier_of("resnet18"), classifier_of("convnext_tiny")
+    ('fc', 'head.fc')
+    """
+    with on_meta():
+        layer = create_timm(name, 3, pretrained=False).default_cfg.get("classifier")
+    return str(layer[0] if isinstance(layer, tuple | list) else layer)
+
+
+def with_head(name: str, weights: Path | None = None, given: dict[str, Tensor] | None = None) -> ZooModel:
+    """timm's `name` as a classifier, with weights from timm's hub or from a file of its state_dict.
+
+    `given`: what was read of the file.
     Labels: those of ImageNet where the logits are its, else "class 0", "class 1", …
     Raises: as `build`; ValueError for a file that is not this model's weights.
     """
@@ -69,7 +81,7 @@ def with_head(name: str, weights: Path | None = None) -> ZooModel:
     if weights is None:
         model = create_timm(name, 3, pretrained=True, num_classes=None)
     else:
-        state = read_state(weights)
+        state = read_state(weights) if given is None else given
         with on_meta():
             described = create_timm(name, 3, pretrained=False).default_cfg
         classes, channels = _classes(name, described, state), _channels(name, described, state)

@@ -154,16 +154,16 @@ def plan_training(
         check_drawn(source.drawn, net.choice, log)
     seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
     splits = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
-    log(f"Backbone: {net.choice.described}.")
+    for said in (f"Backbone: {net.choice.described}", *net.said(weights)):
+        log(f"{said}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
     splits = [_in_store_rows(parts, used) for parts in splits]
-    colours = "gray" if channels == 1 else "colour"
-    classes = count_noun(len(source.classes), "class", "classes")
-    log(f"{count_noun(len(used), 'image')} of {classes}; the network sees {format_size(size)} px, {colours}.")
-    preprocessing = Preprocessing(
-        channels, size, net.stored, (0.5,) * channels, (0.25,) * channels, resizing=net.resizing
-    )
+    seen_as = f"{format_size(size)} px, {'gray' if channels == 1 else 'colour'}"
+    of = f"{count_noun(len(used), 'image')} of {count_noun(len(source.classes), 'class', 'classes')}"
+    log(f"{of}; the network sees {seen_as}.")
+    moments = (0.5,) * channels, (0.25,) * channels
+    preprocessing = Preprocessing(channels, size, net.stored, *moments, resizing=net.resizing)
     if note := cropping_note(preprocessing, scanned.size_counts()):
         log(note)
     log(splits[0].described)
@@ -223,6 +223,10 @@ class _Network:
     """(mean, std) that the weights expect of images."""
     own: OwnFacts | None
     """Of a network of the user's own."""
+
+    def said(self, weights: Path | None) -> list[str]:
+        """What of the file of weights was taken, in words."""
+        return [f"--weights {display(weights or '')}: {said}" for said in (self.start.said if self.start else ())]
 
     @property
     def trained_before(self) -> TrainedOn:

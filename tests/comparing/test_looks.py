@@ -34,7 +34,7 @@ def plan(
     patients: list[int] | None = None,
 ) -> Any:
     trials = [FakeTrial(head, seed, data, quick) for head in heads for seed in range(seeds)]
-    request = SimpleNamespace(heads=heads, seeds=seeds, folds=None)
+    request = SimpleNamespace(heads=heads, seeds=seeds, folds=None, margin=None)
     source = SimpleNamespace(grouping=patients and "--group patient")
     prepared = SimpleNamespace(hash=data, source=source, groups=np.array(patients or range(4)))
     return SimpleNamespace(

@@ -67,6 +67,14 @@ def test_patients(run, scans):
     assert (result.out / "auroc.svg").read_text("utf-8").count("<svg") == 1
 
 
+@pytest.mark.slow
+def test_own_dataset(run, scans):
+    said, result = run("own_dataset.py", str(scans))
+    assert result.verdict in said
+    assert result.results["settings"]["augment"] == "random transforms of the user's own, drawn anew in each epoch"
+    assert (result.out / "gap.safetensors").exists()
+
+
 def test_the_notebook(tmp_path):
     """In a kernel of its own; its pictures are there, and the table is shown once."""
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")

@@ -10,6 +10,7 @@ from gapstone.comparing.chosen_metric import Asked, asked_metric
 from gapstone.comparing.learning_curve import parse_curve
 from gapstone.comparing.user_code import UserCode
 from gapstone.console.formatting import display
+from gapstone.data.boxes_voc import check_voc_folder
 from gapstone.data.python_objects import described
 from gapstone.heads import parse
 from gapstone.storage.paths import check_input
@@ -74,7 +75,9 @@ class CompareRequest:
         at_least(1, seeds=self.seeds, workers=self.workers)
         at_least(2, folds=self.folds)
         for option, path in (("--boxes", self.boxes), ("--weights", self.weights)):
-            if path is not None and not (option == "--boxes" and path.is_dir()):  # Pascal VOC's is a folder
+            if path is not None and option == "--boxes" and path.is_dir():
+                check_voc_folder(f"{option} {display(path)}", path)
+            elif path is not None:
                 check_input(f"{option} {display(path)}", path)
         if self.weights is not None and self.choices.pretrained:
             raise ValueError(f"--weights {self.weights} and --pretrained: the backbone can start from one only.")

@@ -29,14 +29,24 @@ def read_voc(what: str, path: Path) -> BoxFile:
     """
     files = [path] if path.is_file() else list(_xml_files(path))
     if not files:
-        raise DataError(
-            f"{what} is a folder without .xml files; expected a folder of Pascal VOC's (Annotations/1.xml), a .json "
-            "file of COCO's, or a .csv file."
-        )
+        raise DataError(_none(what))
     rows = [row for file in files for row in _objects(what, path, file)]
     if not rows:
         raise DataError(f"{what}: no object in {count_noun(len(files), '.xml file')}.")
     return BoxFile(rows, True)
+
+
+def check_voc_folder(what: str, folder: Path) -> None:
+    """Raises DataError if the folder has no .xml file; before the images are looked at, which takes minutes."""
+    if next(_xml_files(folder), None) is None:
+        raise DataError(_none(what))
+
+
+def _none(what: str) -> str:
+    return (
+        f"{what} is a folder without .xml files; expected a folder of Pascal VOC's (Annotations/1.xml), a .json "
+        "file of COCO's, or a .csv file."
+    )
 
 
 def _xml_files(folder: Path) -> Iterator[Path]:

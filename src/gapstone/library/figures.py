@@ -5,7 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -19,17 +19,15 @@ from gapstone.drawing.confusion_picture import FEW
 from gapstone.drawing.lettering import drawable
 from gapstone.storage.sealed_json import read_vouched
 
-# gapstone.drawing.matplotlib_setup, which charts import, goes before Matplotlib
-# isort: split
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 MOST_NUMBERED = 12
 """Classes of a confusion matrix whose cells have numbers."""
 
 
-def figure(results: dict[str, Any], what: str, head: str) -> Figure:
+def figure(results: dict[str, Any], what: str, head: str) -> "Figure":
     """The chart of that name. Raises ValueError where there is none, or nothing of it was measured."""
     names = [one["head"] for one in results["heads"]]
     single: dict[str, Callable[[dict[str, Any], int], Figure | None]] = {
@@ -62,8 +60,10 @@ _WHY = {
 }
 
 
-def _with_names(made: Figure, names: Sequence[str], baseline: str) -> Figure:
+def _with_names(made: "Figure", names: Sequence[str], baseline: str) -> "Figure":
     """With a legend below; one head needs none."""
+    from matplotlib.lines import Line2D
+
     looks = [ChartStyle(i, PAPER) for i in range(len(names))]
     handles = [
         Line2D([], [], color=look.colour, linestyle=cast(Any, look.line), marker=look.marker, linewidth=2)
@@ -77,7 +77,7 @@ def _with_names(made: Figure, names: Sequence[str], baseline: str) -> Figure:
     return made
 
 
-def _pairs(results: dict[str, Any]) -> Figure | None:
+def _pairs(results: dict[str, Any]) -> "Figure | None":
     """Each head's difference from the baseline with its interval; a band where differences do not matter."""
     pairs = [pair for pair in results["pairs"] if pair["difference"] is not None]
     if not pairs:
@@ -106,7 +106,7 @@ def _pairs(results: dict[str, Any]) -> Figure | None:
         return made
 
 
-def _reliability(results: dict[str, Any], number: int) -> Figure | None:
+def _reliability(results: dict[str, Any], number: int) -> "Figure | None":
     if not results["heads"][number]["reliability"]:
         return None
     made = reliability(results, number, PAPER).figure
@@ -114,7 +114,7 @@ def _reliability(results: dict[str, Any], number: int) -> Figure | None:
     return made
 
 
-def _confusion(results: dict[str, Any], number: int) -> Figure | None:
+def _confusion(results: dict[str, Any], number: int) -> "Figure | None":
     """Of each class (row) the shares of its test images that are answered with each (column)."""
     counts = results["heads"][number]["confusion"]
     if not counts:
@@ -140,7 +140,7 @@ def _confusion(results: dict[str, Any], number: int) -> Figure | None:
         return made
 
 
-def map_figure(out: Path, results: dict[str, Any], images: int) -> Figure:
+def map_figure(out: Path, results: dict[str, Any], images: int) -> "Figure":
     """Test images and the maps of each head for their class. Raises ValueError where there are none."""
     if images < 1:
         raise ValueError(f"maps({images}): expected a number of images, 1 or more")
@@ -171,7 +171,7 @@ def _decoded(uri: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
 
 
-def _draw(axes: Axes, picture: Image.Image, pixelated: bool) -> None:
+def _draw(axes: "Axes", picture: Image.Image, pixelated: bool) -> None:
     axes.imshow(np.asarray(picture.convert("RGB")), interpolation="nearest" if pixelated else "antialiased")
     axes.set_xticks([])
     axes.set_yticks([])
@@ -179,7 +179,7 @@ def _draw(axes: Axes, picture: Image.Image, pixelated: bool) -> None:
     axes.spines[:].set_visible(False)
 
 
-def _draw_map(axes: Axes, maps: Sequence[report_pictures.Map], picture: Image.Image) -> None:
+def _draw_map(axes: "Axes", maps: Sequence[report_pictures.Map], picture: Image.Image) -> None:
     """The map of the image's class over it, with its probability below."""
     found, (width, height) = maps[0], picture.size
     left, top = found.area.left / 100 * width, found.area.top / 100 * height

@@ -70,6 +70,12 @@ def classifier_of(name: str) -> str:
     return str(layer[0] if isinstance(layer, tuple | list) else layer)
 
 
+def tensors_of(name: str) -> set[str]:
+    """The names of all tensors of timm's model `name`, its classifier among them."""
+    with on_meta():
+        return set(create_timm(name, 3, pretrained=False, num_classes=None).state_dict())
+
+
 def with_head(name: str, weights: Path | None = None, given: dict[str, Tensor] | None = None) -> ZooModel:
     """timm's `name` as a classifier, with weights from timm's hub or from a file of its state_dict.
 

@@ -193,14 +193,15 @@ OfHead = Annotated[
 Weights = Annotated[
     Path | None,
     path_option(
-        "A safetensors file with the weights for timm:NAME (instead of the hub) or for a network's name: vgg16."
+        "A file with the weights for timm:NAME (instead of the hub) or for a network's name, vgg16: a state_dict as "
+        "safetensors or by torch.save (tensors alone are read)."
     ),
 ]
 StartWeights = Annotated[
     Path | None,
     path_option(
-        "Trained weights the backbone starts from: a model that `gapstone train` wrote, or a safetensors "
-        "state_dict for --backbone.",
+        "Trained weights the backbone starts from: a model of `gapstone train`, or for --backbone a state_dict: "
+        "safetensors, .pth, .pt, .ckpt, .bin.",
         metavar="FILE",
     ),
 ]

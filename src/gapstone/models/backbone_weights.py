@@ -19,7 +19,7 @@ from gapstone.nets.checkpoints import FORMATS, heads_of, read_checkpoint
 from gapstone.nets.hf_features import HfFeatures
 from gapstone.nets.hf_folder import PREFIX, config_text
 from gapstone.nets.on_meta import on_meta
-from gapstone.nets.state_dicts import check_size, check_sound, read_state
+from gapstone.nets.state_dicts import check_size, check_sound, read_placed_state
 from gapstone.nets.wrapped_weights import network_part, without_head
 from gapstone.nets.zoo import classifier_of, tensors_of, with_head
 from gapstone.storage.paths import check_input
@@ -105,14 +105,16 @@ def _of_state_dict(path: Path, backbone: str, channels: int, pooler: bool) -> Ba
     with on_meta():
         names = nets.build(backbone, channels, pooler=pooler).state_dict()
     own = {name.removeprefix("net.") for name in names} if zoo else set(names)
-    part = network_part(read_state(path), own)
+    given, where = read_placed_state(path)
+    part = network_part(given, own)
     heads = {f"{classifier_of(zoo)}.weight"} if zoo else heads_of(backbone)
     # without its own classifier, what stands in the classifier's place is a projection, or what another task needed
     has_head = not heads.isdisjoint(part.state)
     # a classifier of timm's has a pooler or neck, too, which its maps alone lack
     kept = own if not has_head else own | heads if zoo is None else tensors_of(zoo)
     state, beside = without_head(part.state, kept)
-    said = [part.said(), f"left out: {', '.join(map(display, beside))}" if beside else None]
+    left_out = f"left out: {', '.join(map(display, beside))}" if beside else None
+    said = [f"{where} is taken" if where else None, part.said(), left_out]
     published, classes, among = None, None, (channels, 3, 1)
     if zoo and has_head:
         model = with_head(zoo, path, state)

@@ -52,7 +52,12 @@ def unwrapped(state: State) -> State:
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a file, under the names of the network itself.
+    """The tensors of a file, under the names of the network itself. Raises ValueError as `read_placed_state`."""
+    return read_placed_state(path)[0]
+
+
+def read_placed_state(path: Path) -> tuple[State, str]:
+    """The same, and the keys that they were found under in a file of torch.save: `state_dict`; "" at its top.
 
     Raises ValueError for what is neither a safetensors file nor one of torch.save that holds weights alone.
     """
@@ -62,9 +67,10 @@ def read_state(path: Path) -> State:
     check_input(display(path), path)
     check_size(path)
     if is_pickled(path):
-        return unwrapped(read_pickled(path)[0])
+        state, where = read_pickled(path)
+        return unwrapped(state), where
     try:
-        return unwrapped(load_file(path))
+        return unwrapped(load_file(path)), ""
     except SafetensorError as error:
         raise ValueError(
             f"{path}: neither a safetensors file ({error}) nor one of torch.save; write one with "

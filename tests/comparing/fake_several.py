@@ -149,6 +149,7 @@ def gathered(plan: ComparisonPlan, done: dict[str, list[FinishedTrial]], classes
         "gapstone": "0.1.0",
         "created": "2026-03-01T12:00:00+00:00",
         "command": "gapstone compare photos --heads " + ",".join(heads),
+        "config": "",
         "data": data | data_of_several(plan, parts),
         "settings": fake_results._settings(heads, seeds) | {"metric": metric.name, "shift_metric": moved.name},
         "metrics": [one.to_json() for one in metrics_of(plan)],

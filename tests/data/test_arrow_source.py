@@ -249,9 +249,11 @@ def test_damaged_files(tmp_path: Path) -> None:
     (folder / "data-00000-of-00001.arrow").write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"data-00000-of-00001.arrow cannot be read"):
         open_source(folder)
-    (folder / "state.json").write_text("[]")
-    with pytest.raises(DataError, match=r"state.json is none that save_to_disk writes"):
-        open_source(folder)
+    for state in ("[]", '{"_data_files": 3}', '{"_data_files": [3]}', '{"_data_files": [{"filename": "../a.arrow"}]}',
+                  '{"_data_files": [{"filename": 3}]}'):  # fmt: skip
+        (folder / "state.json").write_text(state)
+        with pytest.raises(DataError, match=r"state\.json is none that save_to_disk writes"):
+            open_source(folder)
 
 
 def test_a_part_with_other_columns(tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def test_labels_and_groups_in_json(tmp_path: Path) -> None:
     assert s.grouping.names == ("7", "7", "8")
 
 
+@pytest.mark.parametrize("label", [[["cat"]], [["cat"], "dog"], {"id": 3}, [{"id": 3}]])
+def test_labels_of_another_form_in_json(tmp_path: Path, label: object) -> None:
+    members = {"1.png": png(1), "1.json": '{"label": "cat"}', "2.png": png(2), "2.json": json.dumps({"label": label})}
+    with pytest.raises(DataError, match=r"the label of d\.tar/2 is .*; expected a number, a text, or a list of these"):
+        open_source(shard(tmp_path / "d.tar", members))
+
+
 @pytest.mark.parametrize("labels", [[["cat"], ["cat", "dog"], []], ["cat", "cat|dog", ""], [[1, 0], [1, 1], [0, 0]]])
 def test_several_labels_in_json(tmp_path: Path, labels: list[object]) -> None:
     members = {

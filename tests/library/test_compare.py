@@ -16,6 +16,7 @@ from gapstone.heads.own_heads import _registered
 from gapstone.library.listeners import EpochEnded, TrialEnded
 from gapstone.library.python_words import in_python
 from gapstone.storage.sealed_json import read_sealed
+from tests.heads.test_own_heads import Gated
 
 
 class Net(nn.Module):
@@ -28,15 +29,6 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.fc(self.body(x).mean((2, 3)))
-
-
-class Gated(nn.Module):
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.gate, self.out = nn.Conv2d(channels, 1, 1), nn.Linear(channels, classes)
-
-    def forward(self, x):
-        return self.out((x * self.gate(x).sigmoid()).mean((2, 3)))
 
 
 SMALL = {"limit": 60, "epochs": 2, "quick": True, "progress": False}

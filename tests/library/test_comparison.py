@@ -67,6 +67,31 @@ def test_frames(result):
     assert {head: means[head] for head in HEADS} == pytest.approx({head: result[head].accuracy.mean for head in HEADS})
 
 
+def test_predictions_that_are_damaged(result):
+    path = result.out / "predictions.npz"
+    for content in (b"", b"PK\x03\x04 cut", b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"predictions\.npz cannot be read \(.*\): the same comparison again"):
+            result.predictions()
+    np.savez(path, classes=np.array(["cat"]))
+    with pytest.raises(ValueError, match=r"it has no folds, heads, image, images, label, prediction, seeds, trial"):
+        result.predictions()
+    path.unlink()
+    with pytest.raises(ValueError, match="No such file"):
+        result.predictions()
+    with pytest.raises(KeyError, match="there is no head 'nin'"):
+        result.predictions("nin")
+
+
+def test_classes_with_few_test_images_are_marked(tmp_path):
+    made = fake_results.make(tmp_path, heads=("gap", "fc"), classes=("cat", "dog"), images=60, shown=1, seeds=3)
+    for test, label in (([60, 4], "class (* fewer than 5 test images)"), ([60, 5], "class")):
+        made["data"]["counts"]["test"] = test
+        [axes] = gs.Comparison(tmp_path, made).plot("confusion").axes
+        assert axes.get_ylabel() == label
+        assert [tick.get_text() for tick in axes.get_yticklabels()] == ["cat", "dog*" if test[1] < 5 else "dog"]
+
+
 def test_frames_without_pandas(result, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pandas", None)
     with pytest.raises(ImportError, match="a DataFrame needs pandas, which is not installed: pip install pandas"):

@@ -135,8 +135,8 @@ class Trial:
     @property
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
-        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only", "user_code"}
-        hashed_apart.add("drawn")
+        hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
+        hashed_apart |= {"user_code", "drawn"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         if not self.multi_label:  # the same

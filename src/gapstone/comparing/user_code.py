@@ -1,16 +1,11 @@
 """Networks, heads and pools of the user's own, on their way to the processes of trials.
 
-They may stand in a script or a notebook, whose classes plain pickle does not take to another process. A module of the
-user's is imported there anew; if it was edited meanwhile, that is told instead of mixed into the same results.
+If a module of the user's was edited meanwhile, that is told instead of mixed into the same results.
 """
 
-import os
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-
-import cloudpickle
 
 from gapstone.console.formatting import display
 from gapstone.heads.own_heads import OwnHead, register_head
@@ -20,6 +15,7 @@ from gapstone.pools.definition import Definition
 from gapstone.pools.digest import identity
 from gapstone.pools.registration import register_pool
 from gapstone.runtime.code_digest import UnknownCodeError, code_digest
+from gapstone.workers.user_pickle import UserPickle, changed
 
 
 @dataclass(frozen=True)
@@ -29,11 +25,9 @@ class UserCode:
     code = UserCode.of({"module:Net-1a2b3c4d": own.trunk}, heads={}, pools={})
     """
 
-    pickled: bytes = field(repr=False)
+    pickled: UserPickle
     digest: str | None
     """Of what is pickled; None: it cannot be told."""
-    folders: tuple[str, ...]
-    """Where modules of the user's are looked for, after all others."""
 
     @classmethod
     def of(
@@ -47,28 +41,17 @@ class UserCode:
         content = dict(networks), dict(heads), dict(pools)
         if not any(content):
             return None
-        try:
-            pickled = cloudpickle.dumps(content)
-        except Exception as error:  # whatever the user's objects raise
-            names = ", ".join(map(display, (*networks, *heads, *pools)))
-            raise ValueError(
-                f"{names} cannot be sent to the processes that train ({type(error).__name__}: {error}): keep open "
-                f"files, locks and generators out of it, or give a function that builds it."
-            ) from error
-        return cls(pickled, _digest(content), tuple(os.path.abspath(entry) for entry in sys.path))
+        pickled = UserPickle.of(content, _names(*content), "or give a function that builds it")
+        return cls(pickled, _digest(content))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.pickled, self.digest, self.folders)
+        return _restored, (self.pickled, self.digest)
 
 
-def _restored(pickled: bytes, digest: str | None, folders: tuple[str, ...]) -> UserCode:
-    sys.path += [folder for folder in folders if folder not in sys.path]
-    networks, heads, pools = content = cloudpickle.loads(pickled)
+def _restored(pickled: UserPickle, digest: str | None) -> UserCode:
+    networks, heads, pools = content = pickled.load()
     if digest is not None and _digest(content) != digest:
-        raise ValueError(
-            f"the code of {', '.join(map(display, (*networks, *heads, *pools)))} has changed since the comparison "
-            f"began: start it again."
-        )
+        raise changed(_names(*content))
     for name, trunk in networks.items():
         register_own(name, trunk)
     for name, head in heads.items():
@@ -77,7 +60,11 @@ def _restored(pickled: bytes, digest: str | None, folders: tuple[str, ...]) -> U
         if name not in POOLS or identity(POOLS[name]) != identity(definition):
             POOLS.pop(name, None)
             register_pool(definition)
-    return UserCode(pickled, digest, folders)
+    return UserCode(pickled, digest)
+
+
+def _names(*content: Mapping[str, object]) -> str:
+    return ", ".join(display(name) for part in content for name in part)
 
 
 def _digest(content: object) -> str | None:

@@ -50,7 +50,7 @@ def open_saved_dataset(given: str, path: Path, group: str | None = None, multi_l
     _check_pyarrow(what)
     names = [""]
     if (path / _DICTIONARY).is_file():
-        names = list(map(str, _json(what, path / _DICTIONARY).get("splits", ())))
+        names = _texts(what, _DICTIONARY, _json(what, path / _DICTIONARY).get("splits"))
     known = split_name(names)
     if len(names) > 1 and len(known) < len(names):
         raise DataError(f"{what} holds the splits {few(names)}; expected train and, if you like, val and test.")
@@ -62,8 +62,11 @@ def open_saved_dataset(given: str, path: Path, group: str | None = None, multi_l
                 f"{what} was saved by datasets before version 2 with rows selected: load it there, and save "
                 "dataset.flatten_indices()."
             )
-        for file in state.get("_data_files", ()):
-            place = f"{name}/{file['filename']}" if name else str(file["filename"])
+        files = state.get("_data_files")
+        if isinstance(files, list):
+            files = [file.get("filename") if isinstance(file, dict) else None for file in files]
+        for file in _texts(what, _STATE, files):
+            place = f"{name}/{file}" if name else file
             parts.append(ArrowFilePart(what, path / place, place, known.get(name) if len(names) > 1 else None))
     return _open_parts(given, "arrow", parts, group, multi_label)
 
@@ -213,6 +216,13 @@ def _json(what: str, file: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise DataError(f"{what}: {display(file.name)} is none that save_to_disk writes.")
     return document
+
+
+def _texts(what: str, file: str, values: object) -> list[str]:
+    """Names of files or folders beside `file`. Raises DataError for anything else, as for those elsewhere."""
+    if not isinstance(values, list) or any(not isinstance(name, str) or Path(name).name != name for name in values):
+        raise DataError(f"{what}: {file} is none that save_to_disk writes.")
+    return values
 
 
 def _check_pyarrow(what: str) -> None:

@@ -1,22 +1,19 @@
 """Training images as a Dataset's own random transforms draw them, anew in each epoch."""
 
-import os
 import secrets
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
-import cloudpickle
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.console.formatting import display
 from gapstone.data.dataset_items import item_pixels, read_item
 from gapstone.data.seeded_items import SeededItems
 from gapstone.data.sources import DataError
 from gapstone.runtime.code_digest import UnknownCodeError, code_digest
+from gapstone.workers.user_pickle import UserPickle, changed
 
 
 @dataclass(frozen=True)
@@ -39,18 +36,15 @@ class DrawnImages:
     """Of what the Dataset and its transforms do."""
     unknown: str | None
     """The part of it that cannot be told from an edited one; `digest` is then another in each process."""
-    pickled: bytes = field(repr=False)
+    pickled: UserPickle = field(repr=False)
 
     @classmethod
     def of(cls, what: str, dataset: Any, indices: NDArray[np.int64]) -> "DrawnImages":
         """Raises DataError if it cannot be sent to another process."""
         try:
-            pickled = cloudpickle.dumps(dataset)
-        except Exception as error:  # whatever the user's objects raise
-            raise DataError(
-                f"{what} cannot be sent to the processes that train ({type(error).__name__}: {display(str(error))}): "
-                "keep open files, locks and generators out of it, or open them in __getitem__."
-            ) from error
+            pickled = UserPickle.of(dataset, what, "or open them in __getitem__")
+        except ValueError as error:
+            raise DataError(str(error)) from error
         items, unknown = SeededItems(dataset), None
         try:
             digest = _digest(items)
@@ -59,8 +53,7 @@ class DrawnImages:
         return cls(what, items, indices, digest, unknown, pickled)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        folders = tuple(os.path.abspath(entry) for entry in sys.path)
-        return _restored, (self.what, self.pickled, self.indices, self.digest, self.unknown, folders)
+        return _restored, (self.what, self.pickled, self.indices, self.digest, self.unknown)
 
     def random_state_kept(self) -> AbstractContextManager[None]:
         """What is drawn within does not change the random numbers that anything draws afterwards."""
@@ -74,17 +67,11 @@ class DrawnImages:
 
 
 def _restored(
-    what: str,
-    pickled: bytes,
-    indices: NDArray[np.int64],
-    digest: str,
-    unknown: str | None,
-    folders: tuple[str, ...],
+    what: str, pickled: UserPickle, indices: NDArray[np.int64], digest: str, unknown: str | None
 ) -> DrawnImages:
-    sys.path += [folder for folder in folders if folder not in sys.path]
-    items = SeededItems(cloudpickle.loads(pickled))
+    items = SeededItems(pickled.load())
     if unknown is None and _digest(items) != digest:
-        raise ValueError(f"the code of {what} has changed since the comparison began: start it again.")
+        raise changed(what)
     return DrawnImages(what, items, indices, digest, unknown, pickled)
 
 

@@ -154,8 +154,14 @@ def _picture(what: str, sample: _Sample) -> tuple[str, Encoded]:
 
 def _labels(what: str, path: Path, samples: Sequence[_Sample], multi_label: bool) -> tuple[FoundLabels, list[str]]:
     values = [sample.label for sample in samples]
+    for sample, value in zip(samples, values, strict=True):
+        if any(isinstance(each, list | dict) for each in (value if isinstance(value, list) else [value])):
+            raise DataError(
+                f"{what}: the label of {display(sample.name)} is {display(json.dumps(value), 60)}; expected a number, "
+                "a text, or a list of these."
+            )
     sizes = {len(value) if isinstance(value, list) else 0 for value in values}
-    if sizes != {0} and len(sizes) == 1 and all(set(value) <= {0, 1} for value in values if isinstance(value, list)):
+    if sizes != {0} and len(sizes) == 1 and all(set(value) <= {0, 1} for value in values):
         return label_arrays(what, len(values), np.asarray(values), None, multi_label), []
     texts = [SEPARATOR.join(map(str, value)) if isinstance(value, list) else str(value) for value in values]
     names, notes = _class_names(path), []

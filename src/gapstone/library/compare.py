@@ -168,14 +168,14 @@ def compare(
         name, code = _named(backbone, at, specs, own, console)
         given = os.fspath(data) if isinstance(data, os.PathLike) else data
         options = TrainOptions(
-            given, name, pretrained, from_scratch, _size_text(size), limit, epochs, batch_size, optimizer,
+            given, name, pretrained, from_scratch, _as_typed(size, "x"), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
-            group_pattern, multi_label, split if split is None or isinstance(split, str) else "/".join(map(str, split)),
+            group_pattern, multi_label, _as_typed(split, "/"),
             patience, augmented,
         )  # fmt: skip
         request = CompareRequest(
             options, specs, seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
-            curve if curve is None or isinstance(curve, str) else ",".join(map(str, curve)), finetune, quick,
+            _as_typed(curve, ","), finetune, quick,
             user_code=code, keep=keep, tune=tune, margin=margin,
         )  # fmt: skip
         run(request, folder, console, "", Callbacks(on_epoch, on_trial, trackers_of(trackers)))
@@ -210,8 +210,8 @@ def _path(path: str | Path | None) -> Path | None:
     return None if path is None else Path(path)
 
 
-def _size_text(size: Size | None) -> str | None:
-    """As --size takes it."""
-    if isinstance(size, Sequence) and not isinstance(size, str):
-        return "x".join(map(str, size))
-    return None if size is None else str(size)
+def _as_typed(value: object, between: str) -> str | None:
+    """An argument as the command line has it: the parts of a list with this between them."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return between.join(map(str, value))
+    return None if value is None else str(value)

@@ -139,7 +139,7 @@ class Comparison:
         Raises:
             ImportError: pandas is not installed.
             KeyError: there is no such head.
-            DamagedError: the file is not the one that the comparison wrote.
+            ValueError: the file is not there, or damaged; says what to do.
         """
         from gapstone.library.prediction_frame import prediction_frame
 

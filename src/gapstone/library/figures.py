@@ -119,9 +119,11 @@ def _confusion(results: dict[str, Any], number: int) -> "Figure | None":
     counts = results["heads"][number]["confusion"]
     if not counts:
         return None
-    table = np.asarray(counts, np.float64)
+    table = np.asarray(counts, np.float64)  # of all trials together
     shares = table / table.sum(1, keepdims=True).clip(1)
-    classes = [drawable(name) for name in results["data"]["classes"]]
+    data = results["data"]
+    few = [images < FEW for images in data["counts"]["test"]]
+    classes = [drawable(name) + "*" * marked for name, marked in zip(data["classes"], few, strict=True)]
     side = min(12.0, 2.2 + 0.42 * len(classes))
     with drawing(PAPER, side, side) as (made, axes):
         axes.grid(visible=False)
@@ -130,7 +132,7 @@ def _confusion(results: dict[str, Any], number: int) -> "Figure | None":
         axes.set_yticks(range(len(classes)), classes)
         axes.tick_params(labelsize=max(4.0, min(10.0, 300 / len(classes))))
         axes.set_xlabel("prediction")
-        axes.set_ylabel(f"class; fewer than {FEW} test images are few" if table.sum(1).min() < FEW else "class")
+        axes.set_ylabel(f"class (* fewer than {FEW} test images)" if any(few) else "class")
         axes.spines[:].set_visible(False)
         if len(classes) <= MOST_NUMBERED:
             for (row, column), share in np.ndenumerate(shares):

@@ -1,5 +1,7 @@
 """OUT/predictions.npz as a pandas DataFrame."""
 
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +16,21 @@ from gapstone.statistics.labels import Labels, class_sets, is_multi_label
 if TYPE_CHECKING:
     import pandas as pd
 
+NEEDED = {"classes", "images", "heads", "seeds", "folds", "trial", "image", "label", "prediction"}
+
 
 def prediction_frame(path: Path, head: str | None, probabilities: bool) -> "pd.DataFrame":
     """A row for each test image and trial, of one head or of all. Raises ValueError for a file that cannot be read."""
     make = pandas().DataFrame
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # NumPy leaves a damaged one open
             arrays = {name: stored[name] for name in stored.files if probabilities or name != "log_probabilities"}
-    except (OSError, ValueError, KeyError) as error:
+            missing = {"classes", "images", "heads", "seeds", "folds", "trial", "image", "label", "prediction"} - set(
+                arrays
+            )
+        if missing:
+            raise ValueError(f"it has no {', '.join(sorted(missing))}")
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(
             f"{display(path)} cannot be read ({error}): the same comparison again writes it anew, without training."
         ) from error

@@ -13,7 +13,7 @@ from sklearn import metrics as oracle
 import gapstone as gs
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan
-from gapstone.evaluating import evaluated_model, evaluation
+from gapstone.evaluating import evaluated_model, gather_evaluation
 from gapstone.evaluating.evaluate import evaluate
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.images.preprocessing import Preprocessing
@@ -75,7 +75,7 @@ def asked(request, out, **more):
 @pytest.fixture(scope="module")
 def evaluated(models, data, folder):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "LONGEST", 0.1)
+        patch.setattr(gather_evaluation, "LONGEST", 0.1)
         return asked(EvaluateRequest(tuple(reversed(models)), str(data)), folder / "out")
 
 
@@ -167,7 +167,7 @@ def test_a_second_run_asks_no_model(evaluated, folder, models, data, monkeypatch
 
     monkeypatch.setattr(evaluated_model.EvaluatedModel, "logits", never)
     monkeypatch.setattr(evaluated_model.EvaluatedModel, "_answer", never)
-    monkeypatch.setattr(evaluation, "take_turns", timed)
+    monkeypatch.setattr(gather_evaluation, "take_turns", timed)
     again, _ = asked(EvaluateRequest(tuple(reversed(models)), str(data)), folder / "out")
     for entry in (*again["models"], *results["models"]):
         entry.pop("ms_per_image")

@@ -27,8 +27,8 @@ from gapstone.evaluating import evaluation_table
 from gapstone.evaluating.class_matching import match_classes
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.evaluated_model import evaluated_model, trained_on
-from gapstone.evaluating.evaluation import Evaluation, gather
 from gapstone.evaluating.evaluation_page import write_evaluation
+from gapstone.evaluating.gather_evaluation import AnsweredModel, gather
 from gapstone.evaluating.measured import short_names
 from gapstone.evaluating.tested_images import TestedImages, choose_images
 from gapstone.images.cropping import cropping_note
@@ -143,7 +143,7 @@ def several_labels(names: Sequence[str], multi_label: Sequence[bool]) -> bool:
     return multi_label[0]
 
 
-def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> list[Evaluation]:
+def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> list[AnsweredModel]:
     """Every model about every image; what is done stays in OUT/kept."""
     (out / "stores").mkdir(exist_ok=True)
     evaluations = []
@@ -162,7 +162,7 @@ def _ask(request: EvaluateRequest, opened: Opened, out: Path, bars: Bars) -> lis
             moving(1, 1)
         note = cropping_note(preprocessing, opened.scan.size_counts())
         numbers = classes if model.columns is None else np.arange(len(classes))
-        evaluations.append(Evaluation(name, model, numbers, logits, robust, note))
+        evaluations.append(AnsweredModel(name, model, numbers, logits, robust, note))
     return evaluations
 
 

@@ -11,7 +11,7 @@ from scipy.special import log_expit, log_softmax
 from gapstone.comparing.predictions_file import texts
 from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.sources import Source
-from gapstone.evaluating.evaluation import Evaluation
+from gapstone.evaluating.gather_evaluation import AnsweredModel
 from gapstone.statistics.labels import Labels, class_sets
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.csv_file import write_csv
@@ -20,7 +20,7 @@ MOST_IN_CSV = 200_000
 """Rows of predictions.csv; predictions.npz holds everything, however many."""
 
 
-def write_predictions(out: Path, source: Source, evaluations: Sequence[Evaluation]) -> None:
+def write_predictions(out: Path, source: Source, evaluations: Sequence[AnsweredModel]) -> None:
     """predictions.npz: all probabilities; predictions.csv: each model's answers, where they are not too many."""
     first = evaluations[0].model
     names, labels = first.names, source.labels[first.store.indices[first.rows]]

@@ -18,8 +18,8 @@ from gapstone.drawing.confusion_picture import FEW, confusion_picture, most_conf
 from gapstone.drawing.found_picture import found_picture
 from gapstone.evaluating.evaluated_model import map_picture
 from gapstone.evaluating.evaluated_predictions import write_predictions
-from gapstone.evaluating.evaluation import Evaluation
 from gapstone.evaluating.evaluation_table import valued
+from gapstone.evaluating.gather_evaluation import AnsweredModel
 from gapstone.evaluating.multi_label_answers import shown_classes
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import write_sealed
@@ -32,7 +32,9 @@ MOST_ROWS = 40
 """Classes whose recall is listed; all stand in evaluated.json."""
 
 
-def write_evaluation(out: Path, source: Source, evaluations: Sequence[Evaluation], results: Mapping[str, Any]) -> Path:
+def write_evaluation(
+    out: Path, source: Source, evaluations: Sequence[AnsweredModel], results: Mapping[str, Any]
+) -> Path:
     """Write evaluated.json, the predictions and report.html into `out`; return the page's path."""
     write_predictions(out, source, evaluations)
     write_sealed(out / "evaluated.json", results, "evaluated")
@@ -41,7 +43,7 @@ def write_evaluation(out: Path, source: Source, evaluations: Sequence[Evaluation
     return path
 
 
-def fill(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> str:
+def fill(results: Mapping[str, Any], evaluations: Sequence[AnsweredModel]) -> str:
     """The page as text."""
     environment = _environment()
     models = [_model(number, entry) for number, entry in enumerate(results["models"])]
@@ -152,7 +154,7 @@ def _confusion(entry: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _worst(results: Mapping[str, Any], evaluations: Sequence[AnsweredModel]) -> list[dict[str, Any]]:
     """The worst answers with their picture, and where each model looked for its answer and for the true class."""
     entries, shown = results["worst"], evaluations[:MOST_MAPS]
     rows = np.array([entry["row"] for entry in entries], np.int64)
@@ -183,7 +185,7 @@ def _worst(results: Mapping[str, Any], evaluations: Sequence[Evaluation]) -> lis
     return cards
 
 
-def _looked(one: Evaluation, row: int) -> list[dict[str, Any]] | None:
+def _looked(one: AnsweredModel, row: int) -> list[dict[str, Any]] | None:
     """Its maps for the class answered and the true one; with several labels, for those missed, false and found."""
     if one.answered.multi_label:
         chosen = shown_classes(one.answered, row, MOST_CLASS_MAPS)

@@ -28,10 +28,10 @@ from gapstone.data import scan_report
 from gapstone.data.split import DataSplit
 from gapstone.evaluating.evaluate_request import EvaluateRequest, Part
 from gapstone.evaluating.evaluated_model import Robustness, evaluated_model
-from gapstone.evaluating.evaluation import Evaluation, gather
 from gapstone.evaluating.evaluation_page import write_evaluation
 from gapstone.evaluating.evaluation_table import show_metrics
 from gapstone.evaluating.evaluation_text import in_words
+from gapstone.evaluating.gather_evaluation import AnsweredModel, gather
 from gapstone.evaluating.tested_images import NOT_LEFT_OUT, TestedImages
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.classifier import Classifier
@@ -242,8 +242,8 @@ def _tested(
     about = f"of DATA: {split.described}", part, dict(NOT_LEFT_OUT), ()
     tested = TestedImages(data.used[split.test], *about, groups, None if named is None else named.by)
 
-    def evaluated(robust: Robustness | None) -> tuple[dict[str, Any], list[Evaluation]]:
-        one = Evaluation(display(out.name), asked, classes, trained.logits, robust)
+    def evaluated(robust: Robustness | None) -> tuple[dict[str, Any], list[AnsweredModel]]:
+        one = AnsweredModel(display(out.name), asked, classes, trained.logits, robust)
         return gather(request, data.source, data.scan, tested, [one], command, ()), [one]
 
     if report is None:

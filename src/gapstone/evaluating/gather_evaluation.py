@@ -49,7 +49,7 @@ BATCH, LONGEST = 16, 6.0
 
 
 @dataclass(frozen=True, eq=False)
-class Evaluation:
+class AnsweredModel:
     """A model and what it said."""
 
     name: str
@@ -78,7 +78,7 @@ def gather(
     source: Source,
     scan: Scan,
     tested: TestedImages,
-    evaluations: Sequence[Evaluation],
+    evaluations: Sequence[AnsweredModel],
     command: str,
     remarks: Sequence[str],
 ) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _said_of(
 
 
 def _said_of_each(
-    source: Source, counts: NDArray[np.int64], evaluations: Sequence[Evaluation], models: Sequence[dict[str, Any]]
+    source: Source, counts: NDArray[np.int64], evaluations: Sequence[AnsweredModel], models: Sequence[dict[str, Any]]
 ) -> list[str]:
     """What is said of each model."""
     about = [note for note in dict.fromkeys(one.cropped for one in evaluations) if note]
@@ -168,14 +168,14 @@ def _said_of_each(
     return about
 
 
-def _metrics(deciding: Metric, evaluations: Sequence[Evaluation]) -> list[Metric]:
+def _metrics(deciding: Metric, evaluations: Sequence[AnsweredModel]) -> list[Metric]:
     """What decides, then all that suit the number of classes of every model."""
     classes = min(one.logits.shape[1] for one in evaluations)
     return shown_metrics(deciding, classes, evaluations[0].answered.multi_label)
 
 
 def _model(
-    one: Evaluation,
+    one: AnsweredModel,
     source: Source,
     labels: Labels,
     metrics: Sequence[Metric],
@@ -200,7 +200,7 @@ def _model(
     }
 
 
-def _pairs(evaluations: Sequence[Evaluation], metric: Metric, together: Together) -> list[dict[str, Any]]:
+def _pairs(evaluations: Sequence[AnsweredModel], metric: Metric, together: Together) -> list[dict[str, Any]]:
     """Every model beside the first one."""
     if len(evaluations) < 2:
         return []
@@ -220,7 +220,7 @@ def _pairs(evaluations: Sequence[Evaluation], metric: Metric, together: Together
     return pairs
 
 
-def _of_data(one: Evaluation) -> Labels:
+def _of_data(one: AnsweredModel) -> Labels:
     """Its answers as names of its labels' texts are compared: DATA's number of the class, or −1 − its own."""
     if one.answered.multi_label:
         return one.answered.answer
@@ -229,14 +229,14 @@ def _of_data(one: Evaluation) -> Labels:
     return np.asarray(own[one.answered.answer], np.int64)
 
 
-def _same_probabilities(a: Evaluation, b: Evaluation) -> bool:
+def _same_probabilities(a: AnsweredModel, b: AnsweredModel) -> bool:
     """Whether both give each class of DATA the same probability, to the last bit of the logits' sum."""
     pa, pb = (one.answered.probabilities[:, one.classes] for one in (a, b))
     return a.logits.shape == b.logits.shape and bool(np.allclose(pa, pb, rtol=0, atol=1e-7))
 
 
 def _shift_pairs(
-    evaluations: Sequence[Evaluation], labels: Labels, metric: Metric, together: Together
+    evaluations: Sequence[AnsweredModel], labels: Labels, metric: Metric, together: Together
 ) -> list[dict[str, Any]]:
     """The same when images are moved, of models that have moved the same images."""
     robust = [(one, one.robust) for one in evaluations if one.robust is not None]
@@ -279,12 +279,12 @@ def _compared(
     ]
 
 
-def _speeds(request: EvaluateRequest, evaluations: Sequence[Evaluation]) -> dict[str, dict[str, Any]]:
+def _speeds(request: EvaluateRequest, evaluations: Sequence[AnsweredModel]) -> dict[str, dict[str, Any]]:
     """Milliseconds per image of each model, measured in turns."""
     if request.quick:
         return {}
 
-    def call(one: Evaluation) -> Callable[[], object]:
+    def call(one: AnsweredModel) -> Callable[[], object]:
         rows = np.arange(BATCH) % len(one.logits)
         return lambda: one.model.logits(rows, STILL)
 
@@ -301,7 +301,7 @@ def _speeds(request: EvaluateRequest, evaluations: Sequence[Evaluation]) -> dict
     }
 
 
-def _worst(source: Source, tested: TestedImages, evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
+def _worst(source: Source, tested: TestedImages, evaluations: Sequence[AnsweredModel]) -> list[dict[str, Any]]:
     """The images with the largest sum of confidences in wrong answers, with several labels of losses."""
     multi_label, total = source.multi_label, np.zeros(len(tested.rows))
     badly = [
@@ -330,7 +330,7 @@ def _label(source: Source, item: int) -> dict[str, Any]:
     return {"labels": names} if source.multi_label else {"label": names[0]}
 
 
-def _answer(one: Evaluation, row: int) -> dict[str, Any]:
+def _answer(one: AnsweredModel, row: int) -> dict[str, Any]:
     answered = one.answered
     return {
         "model": one.name,

@@ -13,7 +13,7 @@ from sklearn import metrics as oracle
 import gapstone as gs
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan
-from gapstone.evaluating import evaluation
+from gapstone.evaluating import gather_evaluation
 from gapstone.evaluating.evaluate import evaluate
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.measured import Answered
@@ -72,7 +72,7 @@ def models(folder, data):
 def evaluated(models, data, folder):
     text = io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation, "LONGEST", 0.1)
+        patch.setattr(gather_evaluation, "LONGEST", 0.1)
         request = EvaluateRequest(tuple(reversed(models)), str(data))
         return evaluate(request, folder / "out", Console(file=text, width=150)), text.getvalue()
 

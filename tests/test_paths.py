@@ -129,7 +129,7 @@ def model(tmp_path_factory):
 
 
 FILE_WRITERS = {
-    "train": lambda path, model: train_model(TrainOptions("digits"), "gap", 0, path),
+    "train": lambda path, model: train_model(CompareRequest(TrainOptions("digits"), ("gap",), 1), 0, path),
     "convert": lambda path, model: convert(ConvertRequest(str(model), "gap", "digits", path)),
     "export.onnx": lambda path, model: export(str(model), onnx=path),
     "export.pt2": lambda path, model: export(str(model), pt2=path),

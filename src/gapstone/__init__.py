@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from gapstone.heads import Head as Head
     from gapstone.inspecting import Inspection as Inspection
     from gapstone.inspecting.inspect import inspect as inspect
+    from gapstone.library.check_images import check as check
     from gapstone.library.compare import compare as compare
     from gapstone.library.comparison import Comparison as Comparison
+    from gapstone.library.evaluate_models import evaluate as evaluate
+    from gapstone.library.evaluation import Evaluation as Evaluation
+    from gapstone.library.predict_images import predict as predict
+    from gapstone.library.train_classifier import train as train
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
     from gapstone.maps.open_model import open_model as open_model
@@ -48,6 +53,7 @@ PUBLIC = {
     "Classifier": "gapstone.models.classifier",
     "Comparison": "gapstone.library.comparison",
     "Definition": "gapstone.pools",
+    "Evaluation": "gapstone.library.evaluation",
     "Grid": "gapstone.regions",
     "Head": "gapstone.heads",
     "Inspection": "gapstone.inspecting",
@@ -59,7 +65,9 @@ PUBLIC = {
     "Window": "gapstone.regions",
     "accelerate": "gapstone.accelerating",
     "accelerated": "gapstone.accelerating",
+    "check": "gapstone.library.check_images",
     "compare": "gapstone.library.compare",
+    "evaluate": "gapstone.library.evaluate_models",
     "explain": "gapstone.maps.explain",
     "fit_head": "gapstone.fitting.fit_head",
     "inspect": "gapstone.inspecting",
@@ -68,10 +76,12 @@ PUBLIC = {
     "open_model": "gapstone.maps.open_model",
     "partial": "gapstone.pooling",
     "pool": "gapstone.pooling",
+    "predict": "gapstone.library.predict_images",
     "register_pool": "gapstone.pools.registration",
     "share": "gapstone.pooling",
     "swap_head": "gapstone.swapping",
     "swapped": "gapstone.swapping",
+    "train": "gapstone.library.train_classifier",
     "wait_for_kernels": "gapstone.loops.background",
 }
 

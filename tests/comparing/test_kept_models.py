@@ -108,7 +108,8 @@ def test_train_gives_the_same_model(comparison, tmp_path):
     assert (trial.head, trial.seed) == ("fc:8", 1)
     predictor, _, choice = train_on_cache(trial, cache, plan.prepared.store.labels)
     console, path = Console(file=io.StringIO(), width=1000), tmp_path / "model.safetensors"
-    train_model(plan.request.choices, "fc:8", 1, path, console, weights=out / "weights.safetensors")
+    alone = CompareRequest(plan.request.choices, ("fc:8",), 1, weights=out / "weights.safetensors", quick=True)
+    train_model(alone, 1, path, console)
     model = gs.load(path)
     assert (model.labels, model.preprocessing) == (trial.labels, trial.preprocessing)
     for part, expected in ((model.head, predictor.head), (model.features, trial.build().features)):

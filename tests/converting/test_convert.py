@@ -321,7 +321,7 @@ def test_real_images(real_images, tmp_path):
     np.savez(tmp_path / "some.npz", images=pixels, labels=source.labels[rows], classes=np.array(source.classes))
     data, trained = str(tmp_path / "some.npz"), tmp_path / "fc.safetensors"
     choices = TrainOptions(data, backbone="nin", epochs=8, augment="none")
-    train_model(choices, "fc:32", 0, trained, Console(file=io.StringIO()))
+    train_model(CompareRequest(choices, ("fc:32",), 1, quick=True), 0, trained, Console(file=io.StringIO()))
     done, _ = quietly(ConvertRequest(str(trained), "gap", data, tmp_path / "gap.safetensors"))
     assert done.paired.before > 0.8
     assert done.paired.after > done.paired.before - 0.15

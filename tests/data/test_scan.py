@@ -244,7 +244,7 @@ def test_check_writes_beside_the_data_never_into_it(
     written = sorted(p.name for p in (tmp_path / "runs/check-data").glob("[!.]*"))
     assert written == ["scan.csv", "scan.json", "scan.txt"]
     for out in (root, root / "out", root / "a" / ".." / "out"):
-        with pytest.raises(DataError, match="into DATA itself"):
+        with pytest.raises(ValueError, match="lies inside DATA"):
             check(str(root), out)
     assert not (root / "out").exists()
 

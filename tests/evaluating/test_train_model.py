@@ -13,6 +13,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 import gapstone as gs
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.evaluating import train_model as of_train
 from gapstone.evaluating.evaluate import evaluate
 from gapstone.evaluating.evaluate_request import EvaluateRequest
@@ -28,7 +29,9 @@ def trained(folder, head="gap", seed=0, **how):
     options = {"batch_size": 16, "epochs": 3} | how.pop("options", {})
     weights = folder / "weights.safetensors"
     choices = TrainOptions(str(folder / "data.npz"), **options)
-    train_model(choices, head, seed, folder / "trained.safetensors", console, **({"weights": weights} | how))
+    more = {name: how.pop(name) for name in ("report", "command", "on_epoch") if name in how}
+    request = CompareRequest(choices, (head,), 1, quick=True, **({"weights": weights} | how))
+    train_model(request, seed, folder / "trained.safetensors", console, **more)
     return gs.load(folder / "trained.safetensors"), " ".join(console.file.getvalue().split())
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import gapstone as gs
-from gapstone.library.mean_of_trials import MeanOfTrials
+from gapstone.library.measured_numbers import MeanOfTrials
 from tests.comparing import fake_results
 
 HEADS = ("gap", "gmp", "fc")

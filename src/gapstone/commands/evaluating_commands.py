@@ -95,6 +95,6 @@ def evaluate(
         from gapstone.models.of_comparison import model_of
 
     files = tuple(model_of(model, head) for model in models)
-    request = from_options(EvaluateRequest, context, models=files, part=split)
+    request = from_options(EvaluateRequest, context, models=files, part=split, names=())
     command = shlex.join(["gapstone", *sys.argv[1:]])
     run(request, out or results_folder("evaluate", data), command=command, as_json=as_json)

@@ -255,19 +255,10 @@ def train(
     With photos, and wherever there are trained weights, the head alone is trained, as in `gapstone compare`.
     """
     with loading():
+        from gapstone.comparing.compare_request import CompareRequest
         from gapstone.evaluating.train_model import train_model
         from gapstone.training.training_data import TrainOptions
 
-    command = shlex.join(["gapstone", *sys.argv[1:]])
-    train_model(
-        from_options(TrainOptions, context, augmented=None),
-        head,
-        seed,
-        out,
-        None,
-        weights,
-        freeze,
-        finetune,
-        report,
-        command,
-    )
+    options = from_options(TrainOptions, context, augmented=None)
+    request = CompareRequest(options, (head,), 1, weights=weights, freeze=freeze, finetune=finetune, quick=True)
+    train_model(request, seed, out, report=report, command=shlex.join(["gapstone", *sys.argv[1:]]))

@@ -48,6 +48,15 @@ class InputFiles:
     closed: list[Path] = field(default_factory=list)
     """Folders that may not be listed."""
 
+    def add(self, others: "InputFiles") -> None:
+        """Add what was found elsewhere."""
+        self.paths += others.paths
+        self.missing += others.missing
+        self.other += others.other
+        self.system += others.system
+        self.results += [each for each in others.results if each not in self.results]
+        self.closed += others.closed
+
     def notes(self) -> list[str]:
         """Sentences about what was left out."""
         sentences = []

@@ -223,10 +223,11 @@ def write(scan: Scan, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "scan.json", (json.dumps(scan.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
     write_atomic(folder / "scan.txt", (text(scan) + "\n").encode())
-    write_csv(folder / "scan.csv", _rows(scan))
+    write_csv(folder / "scan.csv", rows(scan))
 
 
-def _rows(scan: Scan) -> Iterator[list[object]]:
+def rows(scan: Scan) -> Iterator[list[object]]:
+    """Of scan.csv: the titles, then one for each file."""
     yield ["name", "class", "split", "outcome", "reason", "width", "height", "mode", "group", "notes", "sha256"]
     conflicting = {i for g in scan.conflicts for i in g}
     shared = Counter(scan.group.tolist())

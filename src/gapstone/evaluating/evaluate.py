@@ -94,16 +94,18 @@ def evaluate(
 def _open(request: EvaluateRequest, bars: Bars) -> Opened:
     """Raises ValueError for models and images that do not fit together; nothing is written."""
     device, models = pick_device(request.device), []
-    of_network = [name for name in request.models if takes_weights(name)]
+    of_network = [name for name in request.models if isinstance(name, str) and takes_weights(name)]
     if request.weights is not None and len(of_network) != 1:
         raise ValueError(
             f"--weights {display(request.weights)} goes with one timm:NAME or network's name, and here are "
             f"{len(of_network)}."
         )
-    for name in request.models:
-        with bars.during(f"Opening {name}"):
-            models.append(open_model(name, request.weights if name in of_network else None, device))
-    names = short_names([display(name) for name in request.models])
+    for one in request.models:
+        if isinstance(one, str):
+            with bars.during(f"Opening {one}"):
+                one = open_model(one, request.weights if one in of_network else None, device)
+        models.append(one)
+    names = [display(name) for name in request.names] or short_names([display(one.name) for one in models])
     multi_label = several_labels(names, [one.multi_label for one in models])
     # a model of several labels per image says that DATA's may have several, too
     source = open_source(request.data, request.group, request.group_pattern, request.multi_label or multi_label, bars)

@@ -9,6 +9,7 @@ from gapstone.console.formatting import display
 from gapstone.console.options import at_least
 from gapstone.data.near_duplicates import check_threshold
 from gapstone.data.split import Duplicates
+from gapstone.maps.open_model import ImageModel
 from gapstone.training.loop import Precision
 
 Part = Literal["auto", "train", "val", "test", "all"]
@@ -18,7 +19,8 @@ Part = Literal["auto", "train", "val", "test", "all"]
 class EvaluateRequest:
     """Which models are evaluated on which images, and how."""
 
-    models: tuple[str, ...]
+    models: tuple[str | ImageModel, ...]
+    """Names, as `open_model` takes them, or models that are open."""
     data: Any
     """A path, or one of the objects that `gapstone.data.open_source` opens."""
     part: Part = "auto"
@@ -42,12 +44,15 @@ class EvaluateRequest:
     """Images may have several labels, also where DATA does not show it (`open_source`)."""
     quick: bool = False
     """Neither move nor resize test images, nor time the models."""
+    names: tuple[str, ...] = ()
+    """Of the models, as they are shown; none: as short as tells them apart."""
 
     def checked(self) -> "EvaluateRequest":
         """The same, its metric found. Raises ValueError for what is wrong whatever the models and images are."""
         if not self.models:
             raise ValueError("no MODEL: name one or more, then DATA: gapstone evaluate model.safetensors photos/")
-        if twice := [name for name in self.models if self.models.count(name) > 1]:
+        given = [one if isinstance(one, str) else one.name for one in self.models]
+        if twice := [name for name in self.names or given if (self.names or given).count(name) > 1]:
             raise ValueError(f"{display(twice[0])} is named twice: a model is compared with others.")
         for name, kind in (("split", Part), ("duplicates", Duplicates), ("precision", Precision)):
             if (value := self.part if name == "split" else getattr(self, name)) not in get_args(kind):

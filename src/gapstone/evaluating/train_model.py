@@ -4,7 +4,7 @@ On a frozen backbone it is one trial of `compare`: the same pass over the images
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -19,7 +19,7 @@ from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache
 from gapstone.comparing.feature_pass import NAME, FeaturePass, features_of, time_feature_pass
 from gapstone.comparing.plan import trial_maker
-from gapstone.comparing.trials import Trial, train_on_cache
+from gapstone.comparing.trials import EpochNumbers, Trial, train_on_cache
 from gapstone.comparing.tuning import TuningChoice, tuned
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars, duration
@@ -33,7 +33,7 @@ from gapstone.evaluating.evaluation_table import show_metrics
 from gapstone.evaluating.evaluation_text import in_words
 from gapstone.evaluating.gather_evaluation import AnsweredModel, gather
 from gapstone.evaluating.tested_images import NOT_LEFT_OUT, TestedImages
-from gapstone.maps.open_model import ImageModel
+from gapstone.maps.open_model import as_image_model
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.interrupts import Section, stoppable
 from gapstone.statistics.metrics import find_metric
@@ -41,35 +41,35 @@ from gapstone.storage.owned_folder import EVALUATE, check_folder, own_file, own_
 from gapstone.training.learning_checks import few_validation, learned, majority
 from gapstone.training.loop import History, make_repeatable, predict, train
 from gapstone.training.pace import measure_pace
-from gapstone.training.training_data import TrainingData, TrainOptions, at_least, plan_training
+from gapstone.training.training_data import TrainingData, at_least, plan_training
+
+OnEpoch = Callable[[Trial, int, int, EpochNumbers], object]
+"""Called after an epoch with the trial, the epoch, how many there are at most, and what it ended with."""
 
 
 def train_model(
-    options: TrainOptions,
-    head: str,
+    request: CompareRequest,
     seed: int,
-    out: Path,
+    out: Path | None,
     console: Console | None = None,
-    weights: Path | None = None,
-    freeze: bool = False,
-    finetune: bool = False,
     report: Path | None = None,
     command: str = "",
+    on_epoch: OnEpoch | None = None,
 ) -> Classifier:
-    """Train one head and save the model to `out`; the images are checked, split and decoded as for a comparison.
+    """Train the request's one head and save the model to `out`, where it is given.
 
-    A backbone with trained weights is frozen, as in a comparison, unless `finetune`. A wrong --out or --head is refused
-    before any work. What `evaluate` says of a model is said of the test images; `report` is a folder for its page.
+    The images are checked, split and decoded as for a comparison. A backbone with trained weights is frozen, as there,
+    unless `finetune`. A wrong --out or --head is refused before any work. What `evaluate` says of a model is said of
+    the test images; `report` is a folder for its page.
 
     Raises:
         ValueError: as `plan_training`.
         TrainingError: as `train`.
     """
     console = console or Terminal()
-    out = own_file(out, "model.safetensors")
+    out = None if out is None else own_file(out, "model.safetensors")
     if report is not None:
         check_folder(report, EVALUATE, "--report")
-    request = CompareRequest(options, (head,), 1, weights=weights, freeze=freeze, finetune=finetune, quick=True)
     request = request.checked()
     at_least(0, seed=seed)
     make_repeatable()
@@ -81,13 +81,16 @@ def train_model(
     ):
         # what is chosen by the number of training images is chosen by those of seed 0, as in a comparison
         seeds = [0, seed] if seed else [0]
-        planned = plan_training(options, seeds, None, bars.log, bars, weights, request.mode, request.heads)
+        options = request.choices
+        planned = plan_training(options, seeds, None, bars.log, bars, request.weights, request.mode, request.heads)
         data = planned.decode(Path(folder) / "store", bars.log, bars)
-        work = _Work(request, data, seed, Path(folder), bars, section)
+        work = _Work(request, data, seed, Path(folder), bars, section, on_epoch)
         trained = _train_on_features(work) if data.frozen else _train_whole(work)
         trained.model.trained_on = data.trained_on(data.splits[-1].train, data.splits[-1].validation)
-        trained.model.cpu().save(out)
-        section.message = f"Stopped; the model is written: {display(out)}"
+        trained.model.cpu()
+        if out is not None:
+            trained.model.save(out)
+            section.message = f"Stopped; the model is written: {display(out)}"
         results, page = _tested(work, trained, out, report, command)
     metric = find_metric(results["settings"]["metric"], data.source.multi_label)
     tested = count_noun(results["data"]["images"], "image")
@@ -96,7 +99,8 @@ def train_model(
     show_metrics(results, console)
     for remark in _remarks(data, data.splits[-1], results):
         bars.log(remark)
-    bars.log(f"Model: {display(out)}")
+    if out is not None:
+        bars.log(f"Model: {display(out)}")
     if page is not None:
         bars.log(f"Report: {display(page)}")
     return trained.model
@@ -121,6 +125,7 @@ class _Work:
     folder: Path
     bars: Bars
     section: Section
+    on_epoch: OnEpoch | None
 
     def trial(self) -> Trial:
         """The trial of a comparison that this training is; of one thread, as there."""
@@ -133,14 +138,14 @@ class _Work:
 
     def after_epoch(self, trial: Trial) -> "_AfterEpoch":
         """To be called after each epoch; it shows the progress and keeps what is said if training is stopped."""
-        return _AfterEpoch(self, trial.settings.epochs, f"Training {trial.head} on {trial.backbone}")
+        return _AfterEpoch(self, trial, f"Training {trial.head} on {trial.backbone}")
 
 
 class _AfterEpoch:
-    def __init__(self, work: _Work, epochs: int, name: str) -> None:
-        self.epochs, self.done, self.progress = epochs, 0, work.bars(name)
-        self.multi_label = work.data.source.multi_label
-        self.progress(0, epochs)
+    def __init__(self, work: _Work, trial: Trial, name: str) -> None:
+        self.epochs, self.done, self.progress = trial.settings.epochs, 0, work.bars(name)
+        self.multi_label, self.trial, self.on_epoch = work.data.source.multi_label, trial, work.on_epoch
+        self.progress(0, epochs := self.epochs)
         work.section.message = lambda: (
             f"Training was stopped after {self.done} of {count_noun(epochs, 'epoch')}; no model was written. The same "
             f"command starts again."
@@ -149,6 +154,8 @@ class _AfterEpoch:
     def __call__(self, epoch: int, history: History) -> None:
         self.done = epoch
         self.progress(epoch, self.epochs, _validation_text(history, self.multi_label))
+        if self.on_epoch is not None:
+            self.on_epoch(self.trial, epoch, self.epochs, EpochNumbers.last(history))
 
 
 def _train_whole(work: _Work) -> _Trained:
@@ -220,22 +227,22 @@ def _choice_text(choice: TuningChoice, validation: int) -> str:
 
 
 def _tested(
-    work: _Work, trained: _Trained, out: Path, report: Path | None, command: str
+    work: _Work, trained: _Trained, out: Path | None, report: Path | None, command: str
 ) -> tuple[dict[str, Any], Path | None]:
     """What `evaluate` says of the test images, and its page in the folder `report`."""
     data, split, model = work.data, work.data.splits[-1], trained.model
     part: Part = "val" if data.source.splits == ("train", "val") else "test"
     options = work.request.choices
+    name = str(out) if out is not None else f"{work.request.heads[0]} on {model.backbone}"
     request = EvaluateRequest(
-        (str(out),), options.data, part, limit=options.limit, batch_size=options.batch_size,
+        (name,), options.data, part, limit=options.limit, batch_size=options.batch_size,
         duplicates=options.duplicates, quick=report is None,
     )  # fmt: skip
     model = model.to(data.device).eval()
-    opened = ImageModel(str(out), model, model.labels, model.preprocessing, model.multi_label)
     classes = np.arange(len(model.labels))
     asked = evaluated_model(
-        opened, data.store, split.test, classes, model.preprocessing, "float32", options.batch_size,
-        work.bars("Moving and resizing images"),
+        as_image_model(model, name), data.store, split.test, classes, model.preprocessing, "float32",
+        options.batch_size, work.bars("Moving and resizing images"),
     )  # fmt: skip
     named, numbers = data.source.grouping, data.groups[split.test]
     groups = None if named is None and len(np.unique(numbers)) == len(numbers) else numbers
@@ -243,7 +250,7 @@ def _tested(
     tested = TestedImages(data.used[split.test], *about, groups, None if named is None else named.by)
 
     def evaluated(robust: Robustness | None) -> tuple[dict[str, Any], list[AnsweredModel]]:
-        one = AnsweredModel(display(out.name), asked, classes, trained.logits, robust)
+        one = AnsweredModel(display(name if out is None else out.name), asked, classes, trained.logits, robust)
         return gather(request, data.source, data.scan, tested, [one], command, ()), [one]
 
     if report is None:

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -61,7 +63,7 @@ def predict_files(
             for note in inputs.notes():
                 say(note)
         sizes: Counter[tuple[int, int]] = Counter()
-        rows = _predict_all(image_model, inputs, native, smallest, bars, sizes)
+        rows = missing_rows(inputs) + predict_rows(image_model, inputs.paths, native, smallest, bars, sizes)
     if as_json:
         about: Row = {"schema": 1, "model": display(model), "native": native, "labels": image_model.labels}
         if image_model.multi_label:
@@ -77,25 +79,37 @@ def predict_files(
     return not any("error" in row for row in rows)
 
 
-def _predict_all(
+def missing_rows(inputs: InputFiles) -> list[Row]:
+    """Rows of patterns that match nothing."""
+    return [{"name": display(pattern), "error": "no file matches it"} for pattern in inputs.missing]
+
+
+def predict_rows(
     image_model: ImageModel,
-    inputs: InputFiles,
+    images: Sequence[Path | NDArray[np.uint8]],
     native: bool,
     smallest: int | None,
     bars: Bars,
     sizes: Counter[tuple[int, int]],
 ) -> list[Row]:
-    """Return a row of the JSON document for each image; count (width, height) of those that were read in `sizes`."""
+    """Return a row of the JSON document for each image; count (width, height) of those that were read in `sizes`.
+
+    An image is a file or pixels (H, W, C), which are called by their number.
+    """
     # at its own size, an image may be one that the network cannot take: an error of this image only
     errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, NotFiniteError, OSError)
-    rows: list[Row] = [{"name": display(pattern), "error": "no file matches it"} for pattern in inputs.missing]
+    rows: list[Row] = []
     progress = bars("Predicting")
-    for number, path in enumerate(inputs.paths, start=1):
-        row: Row = {"name": display(os.fsdecode(path))}
+    for number, image in enumerate(images):
+        row: Row = {"name": display(os.fsdecode(image)) if isinstance(image, Path) else str(number)}
+        notes: tuple[str, ...] = ()
         try:
-            loaded = load_image(path, ranges=image_model.preprocessing.ranges)
-            pixels = loaded.pixels
-            sizes[loaded.size] += 1
+            if isinstance(image, Path):
+                loaded = load_image(image, ranges=image_model.preprocessing.ranges)
+                pixels, notes = loaded.pixels, loaded.notes
+            else:
+                pixels = image
+            sizes[pixels.shape[1], pixels.shape[0]] += 1
             if smallest is not None:
                 pixels = image_model.preprocessing.native(pixels, smallest)
             probabilities = image_model.probabilities(pixels, native)
@@ -109,10 +123,10 @@ def _predict_all(
             else:
                 row |= {"label": names[predicted[0]], "probability": found[predicted[0]]}
             row["probabilities"] = dict(zip(names, found, strict=True))
-            if loaded.notes:
-                row["notes"] = [display(note) for note in loaded.notes]
+            if notes:
+                row["notes"] = [display(note) for note in notes]
         rows.append(row)
-        progress(number, len(inputs.paths))
+        progress(number + 1, len(images))
     return rows
 
 

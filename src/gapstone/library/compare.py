@@ -6,32 +6,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from torch import nn
-
 from gapstone.comparing.compare_request import HEADS, CompareRequest
 from gapstone.comparing.run_comparison import compare as run
-from gapstone.comparing.user_code import UserCode
-from gapstone.console.formatting import display
 from gapstone.console.options import results_folder
 from gapstone.console.terminal import Terminal
-from gapstone.cutting.own_network import own_network
 from gapstone.data.python_objects import described
-from gapstone.heads import parse
-from gapstone.heads.own_heads import OwnHead, OwnHeadLike
+from gapstone.heads.own_heads import OwnHeadLike
 from gapstone.library.comparison import Comparison
+from gapstone.library.given_arguments import Backbone, Data, Size, as_typed, find_backbone, given_path
 from gapstone.library.listeners import Callbacks
 from gapstone.library.own_head import name_heads
 from gapstone.library.python_words import PythonTerminal, errors_in_python
-from gapstone.pools import POOLS
-from gapstone.pools.registration import is_own
 from gapstone.statistics.own_metric import Function
 from gapstone.trackers import EpochEnded, Tracker, TrialEnded, trackers_of
 from gapstone.training.training_data import TrainOptions
-
-Data = Any
-"""A path, or one of the objects that DATA may be (`gapstone.data.python_objects`)."""
-Backbone = str | nn.Module | Callable[[], nn.Module]
-Size = int | str | Sequence[int]
 
 
 def compare(
@@ -165,53 +153,18 @@ def compare(
     console = PythonTerminal() if progress else Terminal(file=io.StringIO())
     with errors_in_python():
         specs, own = name_heads(heads)
-        name, code = _named(backbone, at, specs, own, console)
+        name, code = find_backbone(backbone, at, specs, own, console)
         given = os.fspath(data) if isinstance(data, os.PathLike) else data
         options = TrainOptions(
-            given, name, pretrained, from_scratch, _as_typed(size, "x"), limit, epochs, batch_size, optimizer,
+            given, name, pretrained, from_scratch, as_typed(size, "x"), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
-            group_pattern, multi_label, _as_typed(split, "/"),
+            group_pattern, multi_label, as_typed(split, "/"),
             patience, augmented,
         )  # fmt: skip
         request = CompareRequest(
-            options, specs, seeds, folds, baseline, metric, workers, _path(boxes), _path(weights), freeze,
-            _as_typed(curve, ","), finetune, quick,
+            options, specs, seeds, folds, baseline, metric, workers, given_path(boxes), given_path(weights), freeze,
+            as_typed(curve, ","), finetune, quick,
             user_code=code, keep=keep, tune=tune, margin=margin,
         )  # fmt: skip
         run(request, folder, console, "", Callbacks(on_epoch, on_trial, trackers_of(trackers)))
     return Comparison.open(folder)
-
-
-def _named(
-    backbone: Backbone | None, at: str | None, heads: tuple[str, ...], own_heads: dict[str, OwnHead], console: Terminal
-) -> tuple[str | None, UserCode | None]:
-    """The backbone by a name, and what processes need of the user's own."""
-    for head, own_head in own_heads.items():
-        _say_unknown(head, own_head.unknown, console)
-    pools = {str(pool): POOLS[pool] for head in heads for pool in parse(head).recipe.pools if is_own(pool)}
-    if backbone is None or isinstance(backbone, str):
-        if at is not None:
-            raise ValueError(f"at={at!r} is for a network of your own; a backbone by its name knows its last map.")
-        return backbone, UserCode.of({}, own_heads, pools)
-    own = own_network(backbone, at)
-    _say_unknown(own.name, own.unknown, console)
-    return own.name, UserCode.of({own.name: own.trunk}, own_heads, pools)
-
-
-def _say_unknown(name: str, unknown: str | None, console: Terminal) -> None:
-    if unknown is not None:
-        console.print(
-            f"Trials of {display(name)} cannot be used again after a stop: it could not be told from an edited one, "
-            f"since it holds {display(unknown)}."
-        )
-
-
-def _path(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def _as_typed(value: object, between: str) -> str | None:
-    """An argument as the command line has it: the parts of a list with this between them."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return between.join(map(str, value))
-    return None if value is None else str(value)

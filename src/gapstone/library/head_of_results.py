@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gapstone.comparing.report import number_text
-from gapstone.library.mean_of_trials import MeanOfTrials
+from gapstone.library.measured_numbers import MeanOfTrials
 
 Verdict = Literal["better", "worse", "equivalent", "cannot tell"]
 Facts = Mapping[str, Any]

@@ -76,7 +76,7 @@ class Callbacks:
                 ) from error
 
     def epoch_ended(self, trial: Trial, epoch: int, epochs: int, numbers: EpochNumbers) -> None:
-        ended = _epoch(trial, epoch, epochs, numbers)
+        ended = epoch_event(trial, epoch, epochs, numbers)
         if self.on_epoch is not None:
             self.on_epoch(ended)
         if not _chooses(trial):
@@ -118,7 +118,7 @@ class Callbacks:
         accuracies, losses = history["validation_accuracy"], history["validation_loss"]
         for index, loss in enumerate(history["train_loss"]):
             found = (losses[index], accuracies[index]) if losses else (None, None)
-            ended = _epoch(trial, index + 1, len(history["train_loss"]), EpochNumbers(loss, *found))
+            ended = epoch_event(trial, index + 1, len(history["train_loss"]), EpochNumbers(loss, *found))
             self._tell(lambda tracker, ended=ended: tracker.epoch_ended(ended))  # type: ignore[misc]
 
     def _ended(self, trial: Trial, reason: str | None, finished: FinishedTrial | None) -> TrialEnded:
@@ -158,7 +158,8 @@ def _chooses(trial: Trial) -> bool:
     return trial.tuning is not None
 
 
-def _epoch(trial: Trial, epoch: int, epochs: int, numbers: EpochNumbers) -> EpochEnded:
+def epoch_event(trial: Trial, epoch: int, epochs: int, numbers: EpochNumbers) -> EpochEnded:
+    """What callbacks hear after an epoch."""
     found = numbers.validation_accuracy, numbers.train_loss, numbers.validation_loss
     return EpochEnded(trial.head, trial.seed, epoch, epochs, *found, trial.id, trial_name(trial))
 

@@ -184,9 +184,12 @@ def open_model(name: str, weights: Path | None = None, device: str = "cpu") -> I
         return opened
     if weights is not None:
         raise ValueError(f"--weights goes with timm:NAME or a network's name; {display(name)} brings its own")
-    classifier = load(name)
-    facts = classifier.labels, classifier.preprocessing, classifier.multi_label
-    return ImageModel(name, classifier.to(device), *facts)
+    return as_image_model(load(name).to(device), name)
+
+
+def as_image_model(classifier: Classifier, name: str) -> ImageModel:
+    """A classifier as what can be asked about pictures."""
+    return ImageModel(name, classifier, classifier.labels, classifier.preprocessing, classifier.multi_label)
 
 
 def _trial_image(opened: ImageModel) -> Tensor:

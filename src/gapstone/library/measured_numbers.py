@@ -2,29 +2,29 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from gapstone.comparing.report import number_text
 
 
-@dataclass(frozen=True)
-class MeanOfTrials:
-    """A mean over trials, with its interval.
+@dataclass(frozen=True, repr=False)
+class Measured:
+    """A measured number with its interval.
 
     Examples:
-        >>> accuracy = result["gap"].accuracy
-        >>> accuracy  # 94.1 % (92.3 to 95.6), of 5 trials
-        … %…of … trials
-        >>> float(accuracy), accuracy.interval, accuracy.values
+        >>> accuracy = gs.evaluate("old.safetensors", "photos/").models[0].accuracy
+        >>> accuracy  # 94.1 % (92.3 to 95.6)
+        … %…
+        >>> float(accuracy), accuracy.interval
         (0.…)
     """
 
     mean: float | None
     """A fraction, where it is an accuracy; None: not measured, or not defined."""
     interval: tuple[float, float] | None
-    """With a confidence of 95 %; None with fewer than three trials."""
+    """With a confidence of 95 %; None where there is none, such as of fewer than three trials."""
     values: tuple[float, ...]
-    """Of each trial, in the order of the seeds."""
+    """Of each trial, in the order of the seeds; of a model that is evaluated, the mean alone."""
     words: str
     """What it is: "accuracy"."""
     factor: float
@@ -33,7 +33,7 @@ class MeanOfTrials:
     """Behind the decimal point, where it is shown."""
 
     @classmethod
-    def of(cls, stat: Mapping[str, Any] | None, words: str, factor: float, digits: int) -> "MeanOfTrials":
+    def of(cls, stat: Mapping[str, Any] | None, words: str, factor: float, digits: int) -> Self:
         """From a Stat of results.json; None: not measured."""
         if stat is None:
             return cls(None, None, (), words, factor, digits)
@@ -47,8 +47,7 @@ class MeanOfTrials:
         return self.mean
 
     def __repr__(self) -> str:
-        many = len(self.values)
-        return f"{self.short()}, of {many} trial{'s' if many != 1 else ''}" if self.mean is not None else self.short()
+        return self.short()
 
     def short(self) -> str:
         """The mean with its interval; of two trials, both of them."""
@@ -69,3 +68,20 @@ class MeanOfTrials:
 
     def _shown(self, value: float) -> str:
         return number_text.plain(value * self.factor, self.digits)
+
+
+@dataclass(frozen=True, repr=False)
+class MeanOfTrials(Measured):
+    """A mean over trials, with its interval.
+
+    Examples:
+        >>> accuracy = result["gap"].accuracy
+        >>> accuracy  # 94.1 % (92.3 to 95.6), of 5 trials
+        … %…of … trials
+        >>> float(accuracy), accuracy.interval, accuracy.values
+        (0.…)
+    """
+
+    def __repr__(self) -> str:
+        many = len(self.values)
+        return f"{self.short()}, of {many} trial{'s' if many != 1 else ''}" if self.mean is not None else self.short()

@@ -1,0 +1,178 @@
+"""`gs.predict`: what a model answers for images."""
+
+import io
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gapstone.console.formatting import display
+from gapstone.console.progress import Bars
+from gapstone.console.terminal import Terminal
+from gapstone.data.dataset_items import item_pixels
+from gapstone.data.input_files import InputFiles, input_files
+from gapstone.explaining.predict_files import missing_rows, predict_rows
+from gapstone.images.cropping import cropping_note
+from gapstone.library.evaluate_models import GivenModel, open_given
+from gapstone.library.python_words import PythonTerminal, errors_in_python
+from gapstone.library.tables import Entries
+from gapstone.maps.open_model import ImageModel, open_model
+from gapstone.runtime.eval_mode import eval_mode
+from gapstone.training.training_data import pick_device
+
+GivenImage = str | os.PathLike[str] | Image.Image | NDArray[Any]
+
+
+@dataclass(frozen=True, repr=False)
+class Prediction:
+    """What a model answers for one image.
+
+    Examples:
+        >>> [one] = gs.predict("photos.safetensors", "cat.jpg")
+        >>> one.label, one.probability
+        ('cat', 0.…)
+
+    """
+
+    name: str
+    """Its path, or its number among the images that were given."""
+    facts: Mapping[str, Any]
+    """As `gapstone predict --json` has it."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The class that is answered; of a model of several labels all of 0.5 or more."""
+        if self.error is not None:
+            return ()
+        return tuple(self.facts["labels"]) if "labels" in self.facts else (str(self.facts["label"]),)
+
+    @property
+    def label(self) -> str | None:
+        """The answer; of several labels written `cat|dog`, which may be empty; None: the image could not be read."""
+        return None if self.error is not None else "|".join(self.labels)
+
+    @property
+    def probability(self) -> float | None:
+        """Of the class that is answered; None: several labels, or the image could not be read."""
+        found = self.facts.get("probability")
+        return None if found is None else float(found)
+
+    @property
+    def probabilities(self) -> dict[str, float]:
+        """Of every class, by its name; empty where the image could not be read."""
+        return dict(self.facts.get("probabilities", {}))
+
+    @property
+    def error(self) -> str | None:
+        """Why there is no answer; None: there is one."""
+        return self.facts.get("error")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed when the image was read."""
+        return tuple(self.facts.get("notes", ()))
+
+    def row(self) -> dict[str, Any]:
+        """Its cells in a table."""
+        return {"image": self.name, "prediction": self.label, "probability": self.probability, "error": self.error}
+
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"{self.name}: no prediction: {self.error}"
+        sure = "" if self.probability is None else f" {100 * self.probability:.1f} %"
+        return f"{self.name}: {display(self.label or 'no class')}{sure}"
+
+
+def predict(
+    model: GivenModel,
+    images: GivenImage | Iterable[GivenImage],
+    *,
+    native: bool = False,
+    head: str | None = None,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    progress: bool = True,
+) -> Entries[Prediction]:
+    """Say what a model answers for images: files, folders, patterns, arrays, pictures of Pillow's.
+
+    Examples:
+        >>> found = gs.predict("photos.safetensors", "new/")
+        >>> found[0].label, found[0].probability
+        ('cat', 0.…)
+        >>> found.frame()  # with pandas
+        >>> gs.predict("timm:resnet18", ["a.jpg", np.zeros((48, 64, 3), np.uint8)])
+
+    Unlike `Classifier.predict`, it goes on where an image cannot be read, and says why.
+
+    Args:
+        model: a file that gapstone wrote, the folder of a comparison, `timm:NAME`, `hf:FOLDER`, a `gs.Classifier`, or
+            what `gs.open_model` returns.
+        images: one or several: a file, a folder, a pattern (`new/**/*.jpg`), a picture of Pillow's, an array (H, W),
+            (H, W, 1) or (H, W, 3) or a tensor (1, H, W) or (3, H, W), of uint8 or of floats from 0 to 1; an array (N,
+            H, W, C) or (N, H, W), or a tensor (N, C, H, W) of several.
+        native: images enter the network at their own size, neither cropped nor resized.
+        head: of a comparison's folder, the head whose model is meant; None: the best.
+        weights: a file of weights, where the model is a network's name.
+        device: `auto`: a GPU if there is one.
+        progress: show a bar, and what was left out of folders.
+
+    Returns:
+        A `Prediction` for each image, by number or by name.
+
+    Raises:
+        ModelFileError: a file that is no model; a ValueError.
+        ValueError: `native`, and the model takes one size only; an array that is no image.
+        TypeError: `model` is no model.
+    """
+    console = PythonTerminal(stderr=True) if progress else Terminal(file=io.StringIO())
+    with errors_in_python(), Bars(console, idle="Predicting") as bars:
+        given = open_given(model, head, device)
+        if isinstance(given, str):
+            with bars.during(f"Opening {given}"):
+                given = open_model(given, None if weights is None else Path(weights), pick_device(device))
+        elif weights is not None:
+            raise ValueError(f"--weights {display(weights)} goes with a network's name; the model is open already.")
+        inputs, pictures = _found(images)
+        for note in inputs.notes():
+            bars.log(note)
+        rows = missing_rows(inputs) + _rows(given, pictures, native, bars)
+    return Entries({row["name"]: Prediction(row["name"], row) for row in rows}, "image")
+
+
+def _rows(model: ImageModel, pictures: Sequence[Path | NDArray[np.uint8]], native: bool, bars: Bars) -> list[Any]:
+    sizes: Counter[tuple[int, int]] = Counter()
+    with eval_mode(model.model):
+        rows = predict_rows(model, pictures, native, model.check_native() if native else None, bars, sizes)
+    if not native and (note := cropping_note(model.preprocessing, sizes)):
+        bars.log(note)
+    return rows
+
+
+def _found(images: Any) -> tuple[InputFiles, list[Path | NDArray[np.uint8]]]:
+    """What was said of files, and all images in their order. Raises ValueError for an array that is no image."""
+    inputs, found = InputFiles(), list[Path | NDArray[np.uint8]]()
+    for number, image in enumerate([images] if _is_one(images) else images):
+        if isinstance(image, str | os.PathLike):
+            files = input_files([os.fspath(image)])
+            found += files.paths
+            inputs.add(files)
+        else:
+            found.append(item_pixels("images", f"image {number}", image)[0])
+    if not found and not inputs.missing:
+        raise ValueError(" ".join(["images: there is no image among them.", *inputs.notes()]))
+    return inputs, found
+
+
+def _is_one(images: Any) -> bool:
+    """Whether it is one image; an array (N, H, W) is several gray ones, as in DATA."""
+    if isinstance(images, str | os.PathLike | Image.Image):
+        return True
+    shape = tuple(getattr(images, "shape", (0, 0, 0, 0)))
+    channels = shape[:1] if hasattr(images, "detach") else shape[-1:]
+    return len(shape) < 3 or (len(shape) == 3 and channels[0] in (1, 3))

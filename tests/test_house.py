@@ -146,7 +146,7 @@ CEILINGS = {
     "__main__": 100,
     "cli": 100,
     "commands": 700,
-    "library": 800,
+    "library": 1240,
     "evaluating": 1370,
     "comparing": 4980,
     "converting": 530,

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 import gapstone as gs
 from gapstone.comparing import kept_models, trial_files, trials
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_pass import run_feature_pass
 from gapstone.comparing.finished_trials import FinishedTrial
 from gapstone.comparing.kept_models import (

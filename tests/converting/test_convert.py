@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 import gapstone as gs
+from gapstone.comparing.compare_request import CompareRequest
 from gapstone.converting import convert as convert_module
 from gapstone.converting import model_views
 from gapstone.converting.conversion import ConvertRequest, document

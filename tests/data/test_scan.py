@@ -20,7 +20,6 @@ from gapstone.data.check_data import check
 from gapstone.data.image_info_cache import _digest
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import scan
-from gapstone.data.sources import DataError
 from tests.schemas import check_refuses_damage
 
 Make = Callable[..., Path]

@@ -21,6 +21,7 @@ TOKENS = (
 )
 DATASET = "dataset = [(np.full((224, 224, 3), k, np.uint8), k % 2) for k in range(9)]"
 COMPARED = "from tests.docs.world import compared; result = compared()"
+EVALUATED = "from tests.docs.world import evaluated; found = evaluated()"
 SETUP = {
     "as_toml": "from gapstone.training.training_data import TrainOptions",
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
@@ -111,6 +112,8 @@ SETUP = {
         ),
         COMPARED,
     ),
+    **dict.fromkeys(("Evaluation", "Evaluation.open", "Evaluation.predictions", "Evaluation.report"), EVALUATED),
+    **dict.fromkeys(("MeasuredNumber", "ModelResult", "ModelDifference"), EVALUATED),
     "unwrapped": "w, b = torch.rand(2, 2), torch.rand(2)",
 }
 """By docstring: what its examples take from around them."""

@@ -74,3 +74,12 @@ def compared() -> gs.Comparison:
         gs.compare("digits", backbone="nin", heads=["gap", "gmp"], seeds=2, epochs=1, limit=40, out="runs/flowers",
                    workers=1, progress=False)  # fmt: skip
     return gs.Comparison.open("runs/flowers")
+
+
+def evaluated() -> gs.Evaluation:
+    """The results of an evaluation of two models, in runs/old-new; made by the first example that needs them."""
+    if not Path("runs/old-new/evaluated.json").exists():
+        for name in ("old", "new"):
+            model().save(f"{name}.safetensors")
+        gs.evaluate(["old.safetensors", "new.safetensors"], "photos/", out="runs/old-new", quick=True, progress=False)
+    return gs.Evaluation.open("runs/old-new")

@@ -123,9 +123,9 @@ def check(
     """Scan images for what spoils a comparison: unreadable files, duplicates, one picture with two labels.
 
     Examples:
-        >>> gs.check("photos/").unreadable
-        {}
-        >>> gs.check((images, labels)).duplicates
+        >>> found = gs.check("photos/")
+        >>> found.unreadable, found.duplicates
+        ({}, [])
 
     Nothing of yours is changed.
 

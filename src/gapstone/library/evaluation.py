@@ -11,7 +11,7 @@ from gapstone.comparing.report import number_text
 from gapstone.console.formatting import display
 from gapstone.evaluating.gather_evaluation import SCHEMA
 from gapstone.library.head_of_results import Verdict
-from gapstone.library.measured_numbers import Measured
+from gapstone.library.measured_numbers import MeasuredNumber
 from gapstone.library.prediction_frame import evaluated_frame
 from gapstone.library.tables import Entries
 from gapstone.storage.sealed_json import DamagedError, read_sealed
@@ -25,7 +25,7 @@ class ModelResult:
     """What was measured of one model on the tested images.
 
     Examples:
-        >>> old = gs.evaluate("old.safetensors", "photos/").models[0]
+        >>> old = gs.Evaluation.open("runs/old-new")["old.safetensors"]
         >>> old.accuracy, old.metrics["macro_f1"].interval
 
     """
@@ -37,29 +37,29 @@ class ModelResult:
     """The descriptions of all metrics in evaluated.json, the one that decides first."""
 
     @property
-    def metrics(self) -> dict[str, Measured]:
+    def metrics(self) -> dict[str, MeasuredNumber]:
         """All metrics, by name; the one that decides comes first."""
         return {
-            about["name"]: Measured.of(
+            about["name"]: MeasuredNumber.of(
                 self.facts["metrics"][about["name"]], about["words"], about["factor"], about["digits"]
             )
             for about in self.about_metrics
         }
 
     @property
-    def score(self) -> Measured:
+    def score(self) -> MeasuredNumber:
         """The metric that decides between models."""
         return next(iter(self.metrics.values()))
 
     @property
-    def accuracy(self) -> Measured:
+    def accuracy(self) -> MeasuredNumber:
         """Of several labels, the share of images that are right in all of them."""
         return self.metrics["accuracy"]
 
     @property
-    def moved_accuracy(self) -> Measured:
+    def moved_accuracy(self) -> MeasuredNumber:
         """On images that are moved by a few pixels; not measured with `quick`."""
-        return Measured.of(self.facts["shifted"], "accuracy of moved images", 100, 1)
+        return MeasuredNumber.of(self.facts["shifted"], "accuracy of moved images", 100, 1)
 
     @property
     def calibration_error(self) -> float:
@@ -90,12 +90,12 @@ class ModelResult:
 
 
 @dataclass(frozen=True, repr=False)
-class ModelPair:
+class ModelDifference:
     """How a model differs from the first one in the metric that decides.
 
     Examples:
-        >>> gs.evaluate(["old.safetensors", "new.safetensors"], "photos/").pairs[0].verdict
-        'cannot tell'
+        >>> gs.Evaluation.open("runs/old-new").pairs["new.safetensors"].verdict
+        '…'
 
     """
 
@@ -216,10 +216,10 @@ class Evaluation:
         return Entries({one["name"]: ModelResult(one["name"], one, metrics) for one in self.results["models"]}, "model")
 
     @cached_property
-    def pairs(self) -> Entries[ModelPair]:
+    def pairs(self) -> Entries[ModelDifference]:
         """How each model differs from the first one, by the model's name."""
         about, pairs = self.results["metrics"][0], self.results["pairs"]
-        return Entries({pair["a"]: ModelPair(pair["a"], pair["b"], pair, about) for pair in pairs}, "pair")
+        return Entries({pair["a"]: ModelDifference(pair["a"], pair["b"], pair, about) for pair in pairs}, "pair")
 
     def __getitem__(self, model: str) -> ModelResult:
         return self.models[model]

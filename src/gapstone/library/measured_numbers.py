@@ -8,11 +8,11 @@ from gapstone.comparing.report import number_text
 
 
 @dataclass(frozen=True, repr=False)
-class Measured:
+class MeasuredNumber:
     """A measured number with its interval.
 
     Examples:
-        >>> accuracy = gs.evaluate("old.safetensors", "photos/").models[0].accuracy
+        >>> accuracy = gs.Evaluation.open("runs/old-new").models[0].accuracy
         >>> accuracy  # 94.1 % (92.3 to 95.6)
         … %…
         >>> float(accuracy), accuracy.interval
@@ -71,7 +71,7 @@ class Measured:
 
 
 @dataclass(frozen=True, repr=False)
-class MeanOfTrials(Measured):
+class MeanOfTrials(MeasuredNumber):
     """A mean over trials, with its interval.
 
     Examples:

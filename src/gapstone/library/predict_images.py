@@ -36,7 +36,7 @@ class Prediction:
     Examples:
         >>> [one] = gs.predict("photos.safetensors", "cat.jpg")
         >>> one.label, one.probability
-        ('cat', 0.…)
+        ('…', 0.…)
 
     """
 
@@ -104,9 +104,10 @@ def predict(
     Examples:
         >>> found = gs.predict("photos.safetensors", "new/")
         >>> found[0].label, found[0].probability
-        ('cat', 0.…)
+        ('…', 0.…)
         >>> found.frame()  # with pandas
-        >>> gs.predict("timm:resnet18", ["a.jpg", np.zeros((48, 64, 3), np.uint8)])
+        >>> gs.predict("pets.safetensors", ["a.jpg", np.zeros((48, 64, 3), np.uint8)])
+        …
 
     Unlike `Classifier.predict`, it goes on where an image cannot be read, and says why.
 

@@ -72,7 +72,8 @@ def cell(
             estimate = crossed(a, b, added, by_tails=metric.by_tails)
             false[name].append(estimate.p < 0.05)
             most = most_answers(metric, labels, added)
-            bounds = share_interval(list(a), agreement=added, unit=metric.unit, most=most, by_tails=metric.by_tails)
+            tails = metric.level_by_tails
+            bounds = share_interval(list(a), agreement=added, unit=metric.unit, most=most, by_tails=tails)
             assert bounds
             covered[name].append(bounds[0] <= truth[name] <= bounds[1])
             low, high = estimate.interval()

@@ -217,7 +217,7 @@ def _curve(plan: ComparisonPlan, out: Path, done: dict[str, list[FinishedTrial]]
     most = most_answers(metric, labels_of(plan, whole, tested), added) if whole else None
     of = IN_ALL if plan.multi_label else OF_EACH_CLASS
     by = plan.baseline, metric.unit, CONFIDENCE
-    entry = curve_results(points, values, *by, look, added, groups, most, metric.by_tails, of)
+    entry = curve_results(points, values, *by, look, added, groups, most, metric.by_tails, metric.level_by_tails, of)
     if plan.multi_label:
         there = plan.prepared.store.labels
         for point, trial in zip(entry["points"], trials, strict=True):

@@ -110,6 +110,7 @@ def curve_results(
     groups: Groups | None = None,
     most: float | None = None,
     by_tails: bool = False,
+    level_by_tails: bool = False,
     of: str = OF_EACH_CLASS,
 ) -> dict[str, Any]:
     """The "curve" entry of results.json.
@@ -124,7 +125,8 @@ def curve_results(
         agreement: likewise.
         groups: likewise.
         most: as `gapstone.statistics.compare_pairs.share_stat`.
-        by_tails: likewise.
+        by_tails: likewise, of differences.
+        level_by_tails: likewise, of each head's scores.
         of: what the points count.
     """
     heads, level = list(values[-1]), look_level(look, 1 - confidence)
@@ -164,7 +166,7 @@ def curve_results(
             {
                 "head": head,
                 "score": [
-                    share_stat(scores[head], confidence, None, agreement, unit, groups, most, by_tails)
+                    share_stat(scores[head], confidence, None, agreement, unit, groups, most, level_by_tails)
                     for scores in values
                 ],
             }

@@ -84,7 +84,7 @@ def stat_by(
     by_seed = {one.trial.seed: values(one) for one in done}
     at = {one.trial.seed: rows(one) for one in done}
     together, folds = groups_of(plan, at, metric.by_class), _folds(plan, at)
-    return share_stat(by_seed, CONFIDENCE, folds, added, metric.unit, together, most, metric.by_tails)
+    return share_stat(by_seed, CONFIDENCE, folds, added, metric.unit, together, most, metric.level_by_tails)
 
 
 def values_of(plan: ComparisonPlan, metric: Metric, one: FinishedTrial) -> NDArray[np.float64]:

@@ -102,6 +102,14 @@ class Metric:
         """Whether images with rare classes weigh so much that few decide (`difference.tails`)."""
         return self.strata is not None
 
+    @property
+    def level_by_tails(self) -> bool:
+        """The same of one model's level, whose images of a rare class are all that is known of it.
+
+        Two models are asked about the same images: there it only costs power.
+        """
+        return self.by_tails or self.by_class
+
     def of_moved(self, labels: AnyLabels, right: NDArray[np.floating]) -> Values:
         """What each moved image counts; `right`: the share of its moves under which it is classified correctly.
 

@@ -99,6 +99,8 @@ SETUP = {
             "Comparison.open",
             "Comparison.predictions",
             "Comparison.plot",
+            "Comparison.table",
+            "Comparison.save_figures",
             "Comparison.maps",
             "Comparison.report",
             "Comparison.model",

@@ -9,6 +9,7 @@ from PIL import Image
 
 import gapstone as gs
 from gapstone.library.measured_numbers import MeanOfTrials
+from gapstone.library.written_tables import written_table
 from tests.comparing import fake_results
 
 HEADS = ("gap", "gmp", "fc")
@@ -65,6 +66,40 @@ def test_frames(result):
     trials = result.trials.frame()
     means = trials.groupby("head")["accuracy"].mean()
     assert {head: means[head] for head in HEADS} == pytest.approx({head: result[head].accuracy.mean for head in HEADS})
+
+
+def test_tables_for_papers(result):
+    """Read back, they are the numbers of the results; marks within names stand for themselves."""
+    lines = result.table().splitlines()
+    assert len(lines) == 2 + len(HEADS)
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert [row[0] for row in cells[2:]] == list(HEADS)
+    assert [row[1] for row in cells[2:]] == [result[head].score.short() for head in HEADS]
+    assert cells[2][5] == "baseline"
+    pair = result.pairs["fc"]
+    assert cells[4][5] == pair.verdict
+    assert cells[4][3].startswith(f"{pair.difference:+.1f}".replace("-", "−"))
+    latex = result.table("latex")
+    assert latex.startswith("\\begin{tabular}{lrrrrr}\n\\toprule\nhead & ")
+    assert latex.count(r" \\") == 1 + len(HEADS)
+    assert "−" not in latex
+    assert re.search(r"(?<!\\)%", latex) is None
+    with pytest.raises(ValueError, match="--table html: must be markdown or latex"):
+        result.table("html")
+    assert written_table(["a|b", "c"], [["x_1", "<b>"]], "markdown") == "| a\\|b | c |\n|:--|--:|\n| x\\_1 | \\<b\\> |"
+    assert r"x\_1 & 5\,\%".replace("\\,", " ") in written_table(["a", "c"], [["x_1", "5 %"]], "latex")
+
+
+def test_all_figures(result):
+    paths = result.save_figures("png")
+    assert {"pairs.png", "cost.png", "shift.png", "confusion-1-gap.png", "reliability-3-fc.png"} <= {
+        path.name for path in paths
+    }
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.width > 300
+    with pytest.raises(ValueError, match="--figures gif: must be svg or png or pdf"):
+        result.save_figures("gif")
 
 
 def test_predictions_that_are_damaged(result):

@@ -176,12 +176,28 @@ def compare(
 
 def report(
     out: Annotated[Path, typer.Argument(parser=to_path, metavar="OUT", help="The --out folder of a comparison.")],
+    table: Annotated[
+        Literal["markdown", "latex"] | None,
+        typer.Option(help="Print the table of the heads alone, for a page or a paper (LaTeX: with booktabs)."),
+    ] = None,
+    figures: Annotated[
+        Literal["svg", "png", "pdf"] | None, typer.Option(help="Write the charts alone into OUT/figures.")
+    ] = None,
 ) -> None:
     """Show a comparison's results again and rebuild its report.html."""
     with loading():
         from gapstone.comparing.run_comparison import report as run
+        from gapstone.console.terminal import Terminal
+        from gapstone.library.comparison import Comparison
 
-    run(out)
+    if table is None and figures is None:
+        run(out)
+        return
+    results, console = Comparison.open(out), Terminal()
+    if table is not None:
+        console.print(results.table(table), soft_wrap=True)
+    for path in results.save_figures(figures) if figures is not None else []:
+        console.print(str(path), soft_wrap=True)
 
 
 def check(

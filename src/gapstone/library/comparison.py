@@ -11,6 +11,7 @@ from gapstone.comparing.run_comparison import read_results
 from gapstone.console.formatting import display
 from gapstone.library.head_of_results import HeadResult, Pair, TrialResult
 from gapstone.library.tables import Entries
+from gapstone.library.written_tables import TableForm, written_table
 from gapstone.models.classifier import Classifier, load
 
 if TYPE_CHECKING:
@@ -144,6 +145,59 @@ class Comparison:
         from gapstone.library.prediction_frame import prediction_frame
 
         return prediction_frame(self.out / "predictions.npz", None if head is None else self[head].name, probabilities)
+
+    def table(self, form: TableForm = "markdown") -> str:
+        """The heads as a table for a paper or a page.
+
+        Examples:
+            >>> print(result.table())
+            | head | …
+            >>> Path("heads.tex").write_text(result.table("latex"))
+            …
+
+        Args:
+            form: `markdown`, or `latex` with the package booktabs.
+
+        Returns:
+            A row for each head: the metric that decides and its interval, parameters, the difference from the baseline,
+            its interval and p value (Holm), the verdict.
+
+        Raises:
+            ValueError: there is no such form.
+        """
+        about, baseline = self.results["metrics"][0], self.results["settings"]["baseline"]
+        unit = f", {pair.unit}" if (pair := next(iter(self.pairs), None)) is not None and pair.unit else ""
+        titles = ["head", about["words"], "parameters", f"minus {display(baseline)}{unit}", "p (Holm)", "verdict"]
+        return written_table(titles, [self._published(head) for head in self.heads], form)
+
+    def _published(self, head: HeadResult) -> list[str]:
+        pair = next((pair.facts for pair in self.pairs if pair.head == head.name), None)
+        difference = ["", "", "baseline"]
+        if pair is not None:
+            interval = f" ({number_text.ends(dict(pair))})" if pair["ci95"] else ""
+            by = number_text.signed(pair["difference"], pair["digits"])
+            difference = [f"{by}{interval}", number_text.p_value(pair["p_holm"]), pair["verdict"]]
+        return [head.name, head.score.short(), number_text.short(head.parameters), *difference]
+
+    def save_figures(self, form: str = "svg") -> list[Path]:
+        """Write all charts into the folder `figures` of the results.
+
+        Examples:
+            >>> result.save_figures()[0]
+            PosixPath('runs/flowers/figures/pairs.svg')
+
+        Args:
+            form: `svg`, `png` or `pdf`.
+
+        Returns:
+            The files; of charts whose numbers were not measured there are none.
+
+        Raises:
+            ValueError: there is no such form.
+        """
+        from gapstone.library.figures import save_all
+
+        return save_all(self.out, self.results, form)
 
     def plot(self, what: str = "pairs", head: str | None = None) -> "Figure":
         """A chart of the results as a Matplotlib figure.

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,14 @@ from gapstone.comparing.report.report_charts import CHARTS, draw, heads_of, reli
 from gapstone.console.formatting import display
 from gapstone.drawing.confusion_picture import FEW
 from gapstone.drawing.lettering import drawable
+from gapstone.storage.atomic import atomic_file
 from gapstone.storage.sealed_json import read_vouched
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FORMS = ("svg", "png", "pdf")
 MOST_NUMBERED = 12
 """Classes of a confusion matrix whose cells have numbers."""
 
@@ -58,6 +61,28 @@ _WHY = {
     "pairs": "there is one head alone, or no trial has finished",
     "confusion": "no trial has finished, there are several labels per image, or more than 100 classes",
 }
+
+
+def save_all(out: Path, results: dict[str, Any], form: str) -> list[Path]:
+    """Write every chart that has something to show into OUT/figures. Raises ValueError for another form."""
+    if form not in FORMS:
+        raise ValueError(f"--figures {display(form)}: must be {' or '.join(FORMS)}.")
+    heads = [one["head"] for one in results["heads"]]
+    wanted = [(what, what, heads[0]) for what in ("pairs", *CHARTS)]
+    for number, head in enumerate(heads, start=1):
+        name = f"{number}-" + re.sub(r"[^\w.-]+", "-", display(head))
+        wanted += [(f"{what}-{name}", what, head) for what in ("reliability", "confusion")]
+    written: list[Path] = []
+    (out / "figures").mkdir(exist_ok=True)
+    for name, what, head in wanted:
+        try:
+            made = figure(results, what, head)
+        except ValueError:  # nothing of it was measured
+            continue
+        written.append(out / "figures" / f"{name}.{form}")
+        with atomic_file(written[-1]) as unfinished:
+            made.savefig(unfinished, format=form, dpi=200)
+    return written
 
 
 def _with_names(made: "Figure", names: Sequence[str], baseline: str) -> "Figure":

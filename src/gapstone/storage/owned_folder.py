@@ -42,7 +42,7 @@ class FolderKind:
 
 COMPARE = FolderKind(
     "compare",
-    frozenset({"trials", "kept", "store", "models"}),
+    frozenset({"trials", "kept", "store", "models", "figures"}),
     frozenset({"plan.json", "results.json", "results.csv", "predictions.csv", "pictures.npz", "report.html",
                "scan.json", "scan.txt", "scan.csv", "speed.json", "model.safetensors", "looks.json"}),
     ("trials", LOCK),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
+from gapstone.data.deep_images import DeepImages
 from gapstone.data.file_names import bytes_of, composed, natural, similar_names
 from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
@@ -218,17 +219,21 @@ class Source:
     def pixels(
         self,
         i: int,
-        channels: Literal[1, 3] | None = None,
+        channels: int | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
         sha256: str | None = None,
         ranges: Ranges | None = None,
     ) -> NDArray[np.uint8]:
-        """The pixels of item `i`, (H, W, C) uint8. Raises ImageError if its file is unusable or has another hash."""
+        """The pixels of item `i`, (H, W, C) uint8. Raises ImageError if its file is unusable or has another hash.
+
+        Values of more than 8 bits are seen on `ranges`; without them arrays on their own, a file on a guess.
+        """
         if self.array is None:
             data = read_bytes(self.file(i), max_pixels, sha256)
             return load(data, channels=channels, max_pixels=max_pixels, ranges=ranges).pixels
-        pixels = self.array[self.items[i].row]
+        row = self.items[i].row
+        pixels = self.array.pixels(row, ranges) if isinstance(self.array, DeepImages) else self.array[row]
         return pixels if channels is None else convert(pixels, channels)
 
     def file(self, i: int) -> Encoded:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gapstone.heads import RECIPES, Head, parse
 from gapstone.heads.own_heads import OwnHeadLike, find_own_head, own_head, register_head
 from gapstone.heads.reads import MAPS, read_backbone
 from gapstone.images.batches import AT_ONCE, batches
+from gapstone.images.intensity_range import is_of_channels, not_finite, to_uint8
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
@@ -50,7 +51,7 @@ LARGEST_TRIAL = 64
 """Side, in px, of the image that a model is tried on when it is loaded, unless it takes one size only. At 224 px,
 trying a VGG-16 would take longer than reading its file."""
 
-Picture = str | os.PathLike[str] | NDArray[np.uint8]
+Picture = str | os.PathLike[str] | NDArray[Any]
 
 
 class Classifier(nn.Module):
@@ -142,8 +143,8 @@ class Classifier(nn.Module):
         The model runs in eval mode, whatever mode it is in.
 
         Args:
-            images: a file, or a uint8 array (H, W) or (H, W, C) of 1 or 3 channels; several of these, of any sizes; an
-                array (N, H, W, C).
+            images: a file, or an array (H, W) or (H, W, C); several of these, of any sizes; an array (N, H, W, C). An
+                array is uint8, or has the values that the model was trained on (`preprocessing.ranges`).
             batch_size: images in one forward pass.
             native: do not crop or resize. Each image gives the same result as it would alone, whatever the sizes of the
                 others (`gapstone.mixed_sizes`). Accuracy at sizes that the network was not trained for is not known.
@@ -225,16 +226,29 @@ class Classifier(nn.Module):
         """Load one image, in the size that the network takes."""
         if isinstance(picture, np.ndarray):
             pixels = picture[:, :, None] if picture.ndim == 2 else picture
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
+            shown = self._on_range(pixels)
+            if shown is None or pixels.ndim != 3 or pixels.size == 0:
                 raise TypeError(
-                    f"predict takes images as uint8 arrays (H, W), (H, W, 1) or (H, W, 3) and got {picture.dtype} "
-                    f"{picture.shape}; what is normalised already goes to model(x)"
+                    f"predict takes images as uint8 arrays (H, W) or (H, W, C) and got {picture.dtype} {picture.shape}; "
+                    f"this model was trained on more than 8 bits: {self.preprocessing.ranges}. What is normalised "
+                    f"already goes to model(x)"
                 )
-            return self._resize(pixels, native)
+            return self._resize(shown, native)
         try:
             return self._resize(load_image(picture, ranges=self.preprocessing.ranges).pixels, native)
         except ImageError as error:
             raise ImageError(f"{os.fspath(picture)}: {error}") from error
+
+    def _on_range(self, values: NDArray[Any]) -> NDArray[np.uint8] | None:
+        """Values as 0…255, on the range that the model was trained with; None if it has none for them."""
+        if values.dtype == np.uint8 or values.dtype.kind not in "uif":
+            return values if values.dtype == np.uint8 else None
+        used = self.preprocessing.ranges.of("floats" if values.dtype.kind == "f" else "integers")
+        if used is None or (is_of_channels(used) and values.shape[-1] != len(used)):
+            return None
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise ImageError(str(not_finite(values)))
+        return to_uint8(values, used)
 
     def _resize(self, pixels: NDArray[np.uint8], native: bool) -> NDArray[np.uint8]:
         if native:

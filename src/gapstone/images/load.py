@@ -263,8 +263,8 @@ def convert(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
         return pixels
     if not same_channels(pixels.shape[2], channels):
         raise ImageError(
-            f"it has {count_noun(pixels.shape[2], 'channel')}, and the model takes images of {channels}: give it images "
-            f"of the channels that it was trained on, in their order"
+            f"it has {count_noun(pixels.shape[2], 'channel')}, and the model takes images of {channels}: give it "
+            f"images of the channels that it was trained on, in their order"
         )
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)

@@ -18,7 +18,6 @@ from gapstone.heads import RECIPES, Head, parse
 from gapstone.heads.own_heads import OwnHeadLike, find_own_head, own_head, register_head
 from gapstone.heads.reads import MAPS, read_backbone
 from gapstone.images.batches import AT_ONCE, batches
-from gapstone.images.intensity_range import is_of_channels, not_finite, to_uint8
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
 from gapstone.images.preprocessing import Preprocessing
@@ -226,29 +225,18 @@ class Classifier(nn.Module):
         """Load one image, in the size that the network takes."""
         if isinstance(picture, np.ndarray):
             pixels = picture[:, :, None] if picture.ndim == 2 else picture
-            shown = self._on_range(pixels)
+            shown = self.preprocessing.on_range(pixels)
             if shown is None or pixels.ndim != 3 or pixels.size == 0:
                 raise TypeError(
-                    f"predict takes images as uint8 arrays (H, W) or (H, W, C) and got {picture.dtype} {picture.shape}; "
-                    f"this model was trained on more than 8 bits: {self.preprocessing.ranges}. What is normalised "
-                    f"already goes to model(x)"
+                    f"predict takes images as uint8 arrays (H, W) or (H, W, C) and got {picture.dtype} {picture.shape} "
+                    f"(values of more than 8 bits that it was trained on: {self.preprocessing.ranges}); what is "
+                    f"normalised already goes to model(x)"
                 )
             return self._resize(shown, native)
         try:
             return self._resize(load_image(picture, ranges=self.preprocessing.ranges).pixels, native)
         except ImageError as error:
             raise ImageError(f"{os.fspath(picture)}: {error}") from error
-
-    def _on_range(self, values: NDArray[Any]) -> NDArray[np.uint8] | None:
-        """Values as 0…255, on the range that the model was trained with; None if it has none for them."""
-        if values.dtype == np.uint8 or values.dtype.kind not in "uif":
-            return values if values.dtype == np.uint8 else None
-        used = self.preprocessing.ranges.of("floats" if values.dtype.kind == "f" else "integers")
-        if used is None or (is_of_channels(used) and values.shape[-1] != len(used)):
-            return None
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ImageError(str(not_finite(values)))
-        return to_uint8(values, used)
 
     def _resize(self, pixels: NDArray[np.uint8], native: bool) -> NDArray[np.uint8]:
         if native:

@@ -307,7 +307,7 @@ def _other_channels(who: str, takes: int, have: int, own: bool) -> str:
     way = f"give one whose first layer takes {have}, or" if own else "take"
     return (
         f"{who} takes images of {count_noun(takes, 'channel')}, and these have {have}: {way} a network by its name: "
-        f"--backbone nin and the others are made for {have}, and of timm:NAME the first convolution is made to take them."
+        f"--backbone nin and the others are made for {have}, and timm:NAME has its first convolution adapted."
     )
 
 

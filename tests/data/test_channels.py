@@ -10,7 +10,7 @@ from gapstone.data.decoded_store import build
 from gapstone.data.deep_images import DeepImages
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
-from gapstone.data.sources import Source
+from gapstone.data.sources import DataError, Source
 from gapstone.images.as_picture import as_picture, three_channels
 from gapstone.images.intensity_range import Ranges, to_uint8
 from gapstone.images.load import ImageError, convert
@@ -118,6 +118,11 @@ def test_images_with_values_that_are_not_finite_are_left_out_and_counted() -> No
     assert found.ranges.floats == scanned(np.delete(images, 4, 0), labels=np.delete(LABELS, 4))[1].ranges.floats
     with pytest.raises(ImageError, match="not a number"):
         source.pixels(4)
+
+
+def test_no_image_that_is_finite() -> None:
+    with pytest.raises(DataError, match="no image can be used; the first: float pixels that are infinite"):
+        scanned(np.full((8, 20, 24, 5), np.nan))
 
 
 def test_copies_are_found_by_values_and_other_channels_tell_images_apart() -> None:

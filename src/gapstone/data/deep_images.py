@@ -31,7 +31,7 @@ class ImageValues(Protocol):
 
 
 class DeepImages:
-    """Images by their row as 0…255, on a range that is decided once for all of them (decisions 20 and 43).
+    """Images by their row as 0…255, on a range that is decided once for all of them (decisions 20 and 44).
 
         >>> images = DeepImages(np.random.default_rng(0).normal(300, 40, (9, 64, 64, 12)))
         >>> images[0].shape, images[0].dtype

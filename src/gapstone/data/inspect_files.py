@@ -24,7 +24,7 @@ from gapstone.data.image_info import (
     thumbnail,
 )
 from gapstone.data.memory_limits import worker_memory_limit
-from gapstone.data.sources import Source, Tasks
+from gapstone.data.sources import DataError, Source, Tasks
 from gapstone.images.as_picture import GRAY_OR_RGB, same_channels, three_channels
 from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import ImageError
@@ -51,6 +51,8 @@ def inspect_files(
     """
     if source.array is not None:
         of_arrays, thumbnails = _inspect_array(source, progress)
+        if all(info.reason for info in of_arrays):
+            raise DataError(f"DATA {display(source.given)!r}: no image can be used; the first: {of_arrays[0].reason}.")
         return _of_usual_channels(of_arrays), thumbnails, []
     notes: list[str] = []
     cached = _CacheWriter(cache, max_pixels, notes)

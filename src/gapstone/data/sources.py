@@ -40,7 +40,7 @@ FORMS = """DATA is one of:
   a .csv file              with the columns path,label and, if you like, split (train, val, test); paths relative to it;
                            for several labels per image, labels such as cat|dog, or a column of 0 and 1 for each class
   a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
-  an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split; for several
+  an .npz file             with images (N, H, W[, C]), labels and, if you like, classes and split; for several
                            labels per image, labels (N, K) of 0 and 1
   a .tar file              of a WebDataset, or a folder of them: KEY.jpg beside KEY.cls or KEY.json
   a .parquet file          with the images' bytes, or a folder of them: train-00000-of-00002.parquet; or a folder that

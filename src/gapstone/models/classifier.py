@@ -142,8 +142,8 @@ class Classifier(nn.Module):
         The model runs in eval mode, whatever mode it is in.
 
         Args:
-            images: a file, or an array (H, W) or (H, W, C); several of these, of any sizes; an array (N, H, W, C). An
-                array is uint8, or has the values that the model was trained on (`preprocessing.ranges`).
+            images: a file, or an array (H, W) or (H, W, C); several of these, of any sizes; an array (N, H, W, C). Of
+                uint8, or of the values that it was trained on (`preprocessing.ranges`).
             batch_size: images in one forward pass.
             native: do not crop or resize. Each image gives the same result as it would alone, whatever the sizes of the
                 others (`gapstone.mixed_sizes`). Accuracy at sizes that the network was not trained for is not known.
@@ -224,13 +224,11 @@ class Classifier(nn.Module):
     def _fit(self, picture: Picture, native: bool = False) -> NDArray[np.uint8]:
         """Load one image, in the size that the network takes."""
         if isinstance(picture, np.ndarray):
-            pixels = picture[:, :, None] if picture.ndim == 2 else picture
-            shown = self.preprocessing.on_range(pixels)
-            if shown is None or pixels.ndim != 3 or pixels.size == 0:
+            shown = self.preprocessing.on_range(picture[:, :, None] if picture.ndim == 2 else picture)
+            if shown is None or shown.ndim != 3 or shown.size == 0:
                 raise TypeError(
-                    f"predict takes images as uint8 arrays (H, W) or (H, W, C) and got {picture.dtype} {picture.shape} "
-                    f"(values of more than 8 bits that it was trained on: {self.preprocessing.ranges}); what is "
-                    f"normalised already goes to model(x)"
+                    f"predict takes uint8 arrays (H, W) or (H, W, C), or values that it was trained on "
+                    f"({self.preprocessing.ranges}), and got {picture.dtype} {picture.shape}; normalised: model(x)"
                 )
             return self._resize(shown, native)
         try:

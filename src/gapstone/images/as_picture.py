@@ -41,7 +41,7 @@ def seen_as(channels: int) -> str | None:
         return None
     return (
         f"Pictures of {channels} channels are shown in false colours: red, green and blue are the means of their "
-        f"first, middle and last third."
+        f"first, middle and last third"
     )
 
 

@@ -22,7 +22,7 @@ from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, folds, split, together
 from gapstone.data.split_shares import shares_for
 from gapstone.heads import Reads, parse
-from gapstone.images.as_picture import GRAY_OR_RGB, same_channels, seen_as
+from gapstone.images.as_picture import same_channels, seen_as
 from gapstone.images.augment import Augment, suit
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
@@ -157,7 +157,7 @@ def plan_training(
         check_drawn(source.drawn, net.choice, log)
     seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
     splits = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
-    for said in (f"Backbone: {net.choice.described}", *net.said(weights), *net.adapted()):
+    for said in (f"Backbone: {net.choice.described}", *net.said(weights), *net.of_channels()):
         log(f"{said}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
@@ -165,8 +165,6 @@ def plan_training(
     colours = f"{format_size(size)} px, {_COLOURS.get(channels, f'{channels} channels')}"
     of = f"{count_noun(len(used), 'image')} of {count_noun(len(source.classes), 'class', 'classes')}"
     log(f"{of}; the network sees {colours}.")
-    if shown := seen_as(channels):
-        log(shown)
     moments = (0.5,) * channels, (0.25,) * channels
     preprocessing = Preprocessing(channels, size, net.stored, *moments, resizing=net.resizing)
     if note := cropping_note(preprocessing, scanned.size_counts()):
@@ -233,13 +231,15 @@ class _Network:
         """What of the file of weights was taken, in words."""
         return [f"--weights {display(weights or '')}: {said}" for said in (self.start.said if self.start else ())]
 
-    def adapted(self) -> list[str]:
-        """What became of a first convolution whose weights were trained on RGB, in words."""
-        if not self.choice.pretrained or self.channels in GRAY_OR_RGB:
-            return []
+    def of_channels(self) -> list[str]:
+        """Of channels that are not gray or RGB: how they are shown, and what became of weights for RGB, in words."""
+        shown = seen_as(self.channels)
+        if shown is None or not self.choice.pretrained:
+            return [] if shown is None else [shown]
         return [
+            shown,
             f"Its first convolution was trained on RGB: timm repeats it for {self.channels} channels, scaled by "
-            f"3/{self.channels}"
+            f"3/{self.channels}",
         ]
 
     @property

@@ -116,9 +116,18 @@ def test_pairs_by_split() -> None:
     ("data", "says"),
     [
         (([GRAY[0], COLOUR[0]], [0, 1]), "images of different sizes give a Dataset"),
-        ((GRAY.astype(np.int64), LABELS), r"Its values fit: images.astype\('uint8'\)"),
-        ((GRAY.astype(np.float32), LABELS), "become such by / 255"),
-        ((np.zeros((6, 5, 8, 9), np.uint8), LABELS), r"images has shape \(6, 5, 8, 9\)"),
+        ((GRAY > 99, LABELS), r"images is bool; expected .* Of a mask: .astype\('uint8'\)"),
+        (
+            (np.zeros((6, 5, 8, 9), np.uint8), LABELS),
+            r"\(6, 5, 8, 9\): 5 channels that come first, or 9 that come last",
+        ),
+        ((np.zeros((6, 20, 8, 30), np.uint8), LABELS), r"images has shape \(6, 20, 8, 30\); expected"),
+        ((np.full((6, 20, 20, 4), 255, np.uint8), LABELS), r"as alpha is: give images\[..., :3\]"),
+        ({"images": GRAY, "labels": LABELS, "channels": "middle"}, "channels is 'middle'; expected 'first' or 'last'"),
+        (
+            {"train": (GRAY, LABELS), "test": (GRAY.astype(np.uint16), LABELS)},
+            "images of 2 types, .* expected one type",
+        ),
         ((GRAY, LABELS[:5]), "6 images, but labels of shape"),
         ({"train": (COLOUR, LABELS), "test": (GRAY, LABELS)}, "images of two shapes"),
         ({"images": GRAY}, "no 'labels' array; it has images"),

@@ -74,7 +74,7 @@ def test_json_there_and_back() -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("channels", 2),
+        ("channels", 17),
         ("channels", True),
         ("channels", "3"),
         ("size", [4]),

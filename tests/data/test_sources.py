@@ -352,10 +352,11 @@ def test_npz(tmp_path: Path) -> None:
     [
         ({"x": np.zeros(3)}, "has no 'labels' array; it has x"),
         ({"a": np.zeros(3)}, "has no 'images' array; it has a"),
-        ({"images": np.zeros((3, 4, 8, 8), np.uint8), "labels": [0, 1, 0]}, "or channels first"),
-        ({"images": np.zeros((3, 8, 8), np.int64), "labels": [0, 1, 0]}, "int64"),
-        ({"images": np.full((3, 8, 8), 200.0), "labels": [0, 1, 0]}, "from 200 to 200"),
-        ({"images": np.full((3, 8, 8), np.nan), "labels": [0, 1, 0]}, "from nan"),
+        (
+            {"images": np.zeros((3, 4, 8, 8), np.uint8), "labels": [0, 1, 0]},
+            r"\(3, 4, 8, 8\): 4 channels that come first, or 8",
+        ),
+        ({"images": np.zeros((3, 8, 8), np.complex64), "labels": [0, 1, 0]}, "complex64"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": [0, 1]}, r"expected \(3,\)"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": [0, 5, 0], "classes": ["a", "b"]}, "label '5'"),
         ({"images": np.zeros((3, 8, 8), np.uint8), "labels": np.array([0, "a", None], object)}, "never loaded"),

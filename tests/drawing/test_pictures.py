@@ -212,7 +212,7 @@ def test_boxes_are_drawn_on_their_edges():
     ("pixels", "changes", "words"),
     [
         (grey().astype(np.float32), {}, "float32.*uint8"),
-        (np.zeros((60, 80, 4), np.uint8), {}, "uint8 array"),
+        (np.zeros((60, 80, 17), np.uint8), {}, "uint8 array"),
         (np.zeros((0, 80, 3), np.uint8), {}, "uint8 array"),
         (Image.new("RGB", (80, 60)), {}, "pixels: Image"),
         (grey((80, 60)), {}, "80×60.*60×80"),

@@ -498,13 +498,14 @@ def test_predict_refuses_in_words(tmp_path: Path) -> None:
         make().predict(tmp_path / "a.png")
     wrong: list[Any] = [
         np.zeros((8, 8)),
-        np.zeros((8, 8, 4), np.uint8),
         np.zeros((0, 8), np.uint8),
         np.zeros(8, np.uint8),
     ]
     for array in wrong:
         with pytest.raises(TypeError, match=rf"got {array.dtype} {re.escape(str(array.shape))}"):
             make().predict([array])
+    with pytest.raises(ImageError, match=r"it has 4 channels, and the model takes images of \d"):
+        make().predict(np.zeros((8, 8, 4), np.uint8))
 
 
 # --- building

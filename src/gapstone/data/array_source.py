@@ -12,21 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
+from gapstone.data.channel_axis import EXPECTED, Channels, channels_last, channels_said
+from gapstone.data.deep_images import DeepImages
 from gapstone.data.file_names import composed
 from gapstone.data.groups import group_columns
 from gapstone.data.label_forms import FoundLabels, array_labels, cell_labels
 from gapstone.data.sources import SPLITS, DataError, Item, Kind, Source, SplitName
 from gapstone.data.split_names import split_name
+from gapstone.images.as_picture import GRAY_OR_RGB
 
 Arrays = Mapping[str, NDArray[Any]]
-ARRAYS = ("images", "labels", "classes", "split")
+ARRAYS = ("images", "labels", "classes", "split", "channels")
 _IMAGES = ("images", "x", "data", "image", "imgs")
 _LABELS = ("labels", "y", "targets", "target", "label")
 ROUNDED = "floats of more than 256 levels, rounded to 0…255"
-_EXPECTED = (
-    "expected (N, H, W), (N, H, W, 1) or (N, H, W, 3), or channels first, (N, 1, H, W) or (N, 3, H, W); uint8, or "
-    "float from 0 to 1"
-)
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class FoundArrays:
     def names(self) -> set[str]:
         """The names of all arrays that are read."""
         own = {name for _, images, labels in self.parts for name in (images, labels)}
-        return own | {"classes"} | ({"split"} if self.parts[0][0] is None else set())
+        return own | {"classes", "channels"} | ({"split"} if self.parts[0][0] is None else set())
 
 
 def find_arrays(what: str, names: Sequence[str]) -> FoundArrays:
@@ -130,7 +129,7 @@ def open_arrays(
     that look like groups.
     """
     what, notes = f"DATA {display(given)!r}", list(found.notes)
-    pixels, splits = _all_pixels(what, arrays, found, notes)
+    pixels, splits = _all_images(what, arrays, found, notes)
     labels = np.concatenate([_column(arrays[name]) for _, _, name in found.parts])
     several = label_arrays(what, len(pixels), labels, arrays.get("classes"), multi_label)
     classes, sets, label_notes = several.numbered()
@@ -183,21 +182,30 @@ def as_array(what: str, name: str, value: Any) -> NDArray[Any]:
     return array.astype(np.str_) if texts else array
 
 
-def _all_pixels(
+def _all_images(
     what: str, arrays: Arrays, found: FoundArrays, notes: list[str]
-) -> tuple[NDArray[np.uint8], list[SplitName | None]]:
+) -> tuple[NDArray[np.uint8] | DeepImages, list[SplitName | None]]:
     """(the images of all parts, the split of each)."""
-    pixels: list[NDArray[np.uint8]] = []
+    said = channels_said(what, arrays.get("channels"))
+    images: list[NDArray[Any]] = []
     splits: list[SplitName | None] = []
+    names = [name for _, name, _ in found.parts]
     for split, name, labels in found.parts:
-        pixels.append(_pixels(what, name, arrays[name], notes))
-        splits += [split] * len(pixels[-1])
-        if len(found.parts) > 1 and len(arrays[labels]) != len(pixels[-1]):
-            raise DataError(f"{what}: {name} has {len(pixels[-1])} images, {labels} {len(arrays[labels])} labels.")
-        if pixels[-1].shape[1:] != pixels[0].shape[1:]:
-            shapes = f"{arrays[found.parts[0][1]].shape} and {arrays[name].shape}"
-            raise DataError(f"{what}: {found.parts[0][1]} and {name} have images of two shapes, {shapes}.")
-    return pixels[0] if len(pixels) == 1 else np.concatenate(pixels), splits
+        images.append(_images(what, name, arrays[name], said, notes))
+        splits += [split] * len(images[-1])
+        if len(found.parts) > 1 and len(arrays[labels]) != len(images[-1]):
+            raise DataError(f"{what}: {name} has {len(images[-1])} images, {labels} {len(arrays[labels])} labels.")
+        if images[-1].shape[1:] != images[0].shape[1:]:
+            shapes = f"{arrays[names[0]].shape} and {arrays[name].shape}"
+            raise DataError(f"{what}: {names[0]} and {name} have images of two shapes, {shapes}.")
+    if all(map(_has_8_bits, images)):
+        pixels = [_pixels(name, part, notes) for name, part in zip(names, images, strict=True)]
+        return pixels[0] if len(pixels) == 1 else np.concatenate(pixels), splits
+    if len(kinds := {part.dtype for part in images}) > 1:
+        types = ", ".join(f"{display(name)} {part.dtype}" for name, part in zip(names, images, strict=True))
+        raise DataError(f"{what}: images of {len(kinds)} types, {types}; expected one type and scale for all.")
+    notes += _deep_notes(images)
+    return DeepImages(images[0] if len(images) == 1 else np.concatenate(images)), splits
 
 
 def _column(labels: NDArray[Any]) -> NDArray[Any]:
@@ -232,27 +240,52 @@ def text_of(value: object) -> str:
     return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else str(value)
 
 
-def _pixels(what: str, name: str, images: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
-    """(N, H, W, C) uint8. Raises DataError for another shape or type; channels that come first are put last."""
+def _images(what: str, name: str, images: NDArray[Any], said: Channels | None, notes: list[str]) -> NDArray[Any]:
+    """(N, H, W, C) as they are; channels that come first are put last. Raises DataError for another shape or type."""
     shape = images.shape
-    if images.ndim == 3:
-        images = images[..., None]
-    elif images.ndim == 4 and shape[3] not in (1, 3) and shape[1] in (1, 3):
-        images = images.transpose(0, 2, 3, 1)
+    images = channels_last(what, name, images, said)
+    if images.shape[3] > 1 and images.shape[3] == shape[1] != shape[3]:
         notes.append(f"{display(name)} of shape {shape} has its channels first: put last")
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise DataError(f"{what}: {display(name)} has shape {shape}; {_EXPECTED}.")
+    check_values(f"{what}: {display(name)}", images)
+    return images
+
+
+def check_values(what: str, images: NDArray[Any]) -> None:
+    """Raises DataError for values that are no numbers, and for RGB with an alpha that says nothing."""
+    if images.dtype.kind not in "uif":
+        raise DataError(f"{what} is {images.dtype}; {EXPECTED}. Of a mask: .astype('uint8').")
+    if images.dtype == np.uint8 and images.shape[-1] == 4 and int(images[..., 3].min()) == 255:
+        raise DataError(
+            f"{what} has four channels, of which the last is 255 everywhere, as alpha is: give images[..., :3]."
+        )
+
+
+def _has_8_bits(images: NDArray[Any]) -> bool:
+    """Whether they are 0…255, or gray or RGB floats from 0 to 1."""
+    if images.dtype == np.uint8:
+        return True
+    if images.dtype.kind != "f" or images.shape[3] not in GRAY_OR_RGB:
+        return False
+    return bool(images.min() >= 0 and images.max() <= 1)  # also false for nan
+
+
+def _deep_notes(images: Sequence[NDArray[Any]]) -> list[str]:
+    """What is to be known of floats that are gray or RGB and not from 0 to 1."""
+    if images[0].dtype.kind != "f" or images[0].shape[3] not in GRAY_OR_RGB:
+        return []
+    return [NORMALISED]
+
+
+NORMALISED = (
+    "floats beyond 0 to 1 get one range for all images. If they were normalised (Normalize, / std), leave that out, as "
+    "gapstone does it: weights that are trained expect the plain picture"
+)
+
+
+def _pixels(name: str, images: NDArray[Any], notes: list[str]) -> NDArray[np.uint8]:
+    """(N, H, W, C) uint8, of such values or of floats from 0 to 1."""
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images, dtype=np.uint8)
-    if images.dtype.kind != "f":
-        hint = ""
-        if images.dtype.kind in "iu" and int(images.min()) >= 0 and int(images.max()) <= 255:
-            hint = f" Its values fit: {display(name)}.astype('uint8')."
-        raise DataError(f"{what}: {display(name)} is {images.dtype}; {_EXPECTED}.{hint}")
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):  # also false for nan
-        hint = " Values from 0 to 255 become such by / 255." if low >= 0 and 1 < high <= 255 else ""
-        raise DataError(f"{what}: {display(name)} is {images.dtype} from {low:g} to {high:g}; {_EXPECTED}.{hint}")
     out, exact = np.empty(images.shape, np.uint8), True
     for i in range(0, len(images), 4096):
         out[i : i + 4096], is_exact = as_bytes(images[i : i + 4096])

@@ -236,7 +236,7 @@ def _key(source: Source, chosen: NDArray[np.int64], preprocessing: Preprocessing
             content = f"{item.path.absolute()}:{status.st_size}:{status.st_mtime_ns}"
         else:
             try:
-                data = source.array[item.row].tobytes() if source.array is not None else read_bytes(source.file(i))
+                data = source.pixels(i).tobytes() if source.array is not None else read_bytes(source.file(i))
             except ImageError as e:
                 raise StoreError(f"{item.name}: {e}") from e
             content = hashlib.sha256(data).hexdigest()
@@ -301,7 +301,7 @@ def _fitted(
     if source.array is not None:
         for row, i in enumerate(chosen.tolist()):
             try:
-                yield row, preprocessing.fit(source.array[source.items[i].row])
+                yield row, preprocessing.fit(source.pixels(i, ranges=preprocessing.ranges))
             except ImageError as e:
                 yield row, str(e)
         return

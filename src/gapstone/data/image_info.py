@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.images.intensity_range import Ranges, ValueSpread
+from gapstone.images.as_picture import as_picture
+from gapstone.images.intensity_range import AnySpread, Ranges
 from gapstone.images.load import ImageError, Loaded, load
 
 GRAY_SIDE, COLOUR_SIDE = 32, 8  # thumbnails: 32×32 gray to compare shapes, 8×8×3 to compare colours
@@ -26,7 +27,8 @@ class ImageInfo:
     gray: bool = False  # one channel, or three that are equal everywhere
     pixels: bytes = b""  # 16-byte hash of size and pixels; the same for a gray image with one channel or three
     thumbnail: bytes = b""  # GRAY_SIDE² gray bytes, then COLOUR_SIDE²×3
-    spread: ValueSpread | None = None  # only of an image of more than 8 bits: the range of its values
+    spread: AnySpread | None = None  # only of an image of more than 8 bits: the range of its values
+    channels: int = 3  # 1 (gray), 3 (RGB), or as many as it has
 
 
 def measure(data: bytes, sha: str, max_pixels: int, ranges: Ranges | None = None) -> ImageInfo:
@@ -38,7 +40,9 @@ def measure(data: bytes, sha: str, max_pixels: int, ranges: Ranges | None = None
     pixels = image.pixels
     gray = is_gray(pixels)
     digest = _content_hash(image, gray)
-    return ImageInfo(None, sha, image.size, image.mode, image.notes, gray, digest, thumbnail(pixels), image.spread)
+    return ImageInfo(
+        None, sha, image.size, image.mode, image.notes, gray, digest, thumbnail(pixels), image.spread, pixels.shape[2]
+    )
 
 
 def _content_hash(image: Loaded, gray: bool) -> bytes:
@@ -47,14 +51,18 @@ def _content_hash(image: Loaded, gray: bool) -> bytes:
     if not image.content:
         return digest
     # of an image of more than 8 bits the original values count, because `pixels` depend on the range of the data set
-    content = image.content if image.spread else digest + image.content
+    return deep_hash(image.content) if image.spread else deep_hash(digest + image.content)
+
+
+def deep_hash(content: bytes) -> bytes:
+    """The hash of an image by the hash of its values (`Deep.content`)."""
     return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def is_gray(pixels: NDArray[np.uint8]) -> bool:
     """Whether there is one channel, or three that are equal everywhere (a gray image saved as RGB)."""
-    if pixels.shape[2] == 1:
-        return True
+    if pixels.shape[2] != 3:
+        return bool(pixels.shape[2] == 1)
     # the first rows alone identify nearly every colour photo
     for rows in (slice(0, 16), slice(16, None)):
         part = pixels[rows]
@@ -73,7 +81,7 @@ def pixel_hash(pixels: NDArray[np.uint8], gray: bool) -> bytes:
 
 def thumbnail(pixels: NDArray[np.uint8]) -> bytes:
     """The whole image resized to 32×32 gray and 8×8 colour by averages over areas."""
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    image = as_picture(pixels)
     # BOX averages whole areas: it is cheap, has no ringing, and changes little if the image is re-encoded
     small = image.resize((GRAY_SIDE, GRAY_SIDE), Image.Resampling.BOX if min(image.size) >= 2 * GRAY_SIDE else _SMOOTH)
     colour = small.convert("RGB").resize((COLOUR_SIDE, COLOUR_SIDE), Image.Resampling.BOX)

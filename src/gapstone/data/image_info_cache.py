@@ -16,12 +16,12 @@ from typing import Any
 
 from gapstone.console.formatting import display
 from gapstone.data.image_info import THUMBNAIL, ImageInfo, measure
-from gapstone.images.intensity_range import Ranges, ValueSpread
+from gapstone.images.intensity_range import AnySpread, Ranges, ValueSpread
 from gapstone.images.load import OUT_OF_MEMORY, VERSION, ImageError, read_bytes
 from gapstone.storage.paths import check_input
 from gapstone.workers.messages import MessageError
 
-_SCHEMA = 3  # version of the rows below
+_SCHEMA = 4  # version of the rows below
 _connections: dict[Path, sqlite3.Connection | None] = {}
 
 
@@ -73,9 +73,10 @@ def read_cached(file: Path, sha: str, max_pixels: int, ranges: Ranges | None = N
         return None
     if row is None or _digest(key, *row[:3]) != row[3]:
         return None
-    reason, size, mode, notes, gray, spread = json.loads(row[0])
-    values = None if spread is None else ValueSpread(*spread)
-    return ImageInfo(reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2], values)
+    reason, size, mode, notes, gray, spread, channels = json.loads(row[0])
+    return ImageInfo(
+        reason, sha, (size[0], size[1]), mode, tuple(notes), gray, row[1], row[2], _spread(spread), channels
+    )
 
 
 def _digest(key: str, facts: object, pixels: object, thumbnail: object) -> str:
@@ -88,8 +89,8 @@ def write_cached(file: Path, facts: Sequence[ImageInfo], max_pixels: int, ranges
     rows = []
     for info in facts:
         if info.sha256 and info.reason != OUT_OF_MEMORY:  # which depends on the machine, not on the file
-            spread = info.spread and astuple(info.spread)
-            text = json.dumps([info.reason, info.size, info.mode, info.notes, info.gray, spread])
+            *_, spread, _ = astuple(info)
+            text = json.dumps([info.reason, info.size, info.mode, info.notes, info.gray, spread, info.channels])
             row = _key(info.sha256, max_pixels, ranges), text, info.pixels, info.thumbnail
             rows.append((*row, _digest(*row)))
     with closing(sqlite3.connect(file, timeout=30)) as db, db:
@@ -117,18 +118,27 @@ def parse_image_info(answer: Any) -> tuple[ImageInfo, bool]:
             bytes() as pixels,
             bytes() as thumbnail,
             None | [*_] as spread,
+            int() as channels,
         ] if all(isinstance(note, str) for note in notes):
             complete = min(width, height) > 0 and len(pixels) == 16 and len(thumbnail) == THUMBNAIL
             if reason is not None or complete:
                 size, values = (width, height), _spread(spread)
-                return ImageInfo(reason, sha, size, mode, tuple(notes), gray, pixels, thumbnail, values), cached
+                facts = reason, sha, size, mode, tuple(notes), gray, pixels, thumbnail, values, channels
+                return ImageInfo(*facts), cached
     raise MessageError("what are no facts of an image")
 
 
-def _spread(fields: list[Any] | None) -> ValueSpread | None:
+def _spread(fields: list[Any] | None) -> AnySpread | None:
     match fields:
         case None:
             return None
+        case [[*_], *_]:
+            return tuple(map(_channel_spread, fields))
+    return _channel_spread(fields)
+
+
+def _channel_spread(fields: Any) -> ValueSpread:
+    match fields:
         case ["integers" | "floats" as kind, *numbers] if len(numbers) == 4 and all(type(n) is float for n in numbers):
             return ValueSpread(kind, *numbers)
     raise MessageError("what is no spread of values")

@@ -10,12 +10,24 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.console.formatting import display
+from gapstone.console.formatting import count_noun, display
 from gapstone.data import image_info_cache
-from gapstone.data.image_info import COLOUR_SIDE, GRAY_SIDE, THUMBNAIL, ImageInfo, is_gray, pixel_hash, thumbnail
+from gapstone.data.deep_images import DeepImages, decide_usual, usual_channels
+from gapstone.data.image_info import (
+    COLOUR_SIDE,
+    GRAY_SIDE,
+    THUMBNAIL,
+    ImageInfo,
+    deep_hash,
+    is_gray,
+    pixel_hash,
+    thumbnail,
+)
 from gapstone.data.memory_limits import worker_memory_limit
-from gapstone.data.sources import Source, Tasks
-from gapstone.images.intensity_range import Ranges, decide
+from gapstone.data.sources import DataError, Source, Tasks
+from gapstone.images.as_picture import GRAY_OR_RGB, same_channels, three_channels
+from gapstone.images.intensity_range import Ranges
+from gapstone.images.load import ImageError
 from gapstone.storage.paths import PathError
 from gapstone.workers.worker_pool import Lost, run_workers
 
@@ -38,7 +50,10 @@ def inspect_files(
     Images of more than 8 bits are decoded twice: first to find the range of their values, then with the range of all.
     """
     if source.array is not None:
-        return *_inspect_array(source, progress), []
+        of_arrays, thumbnails = _inspect_array(source, progress)
+        if all(info.reason for info in of_arrays):
+            raise DataError(f"DATA {display(source.given)!r}: no image can be used; the first: {of_arrays[0].reason}.")
+        return _of_usual_channels(of_arrays), thumbnails, []
     notes: list[str] = []
     cached = _CacheWriter(cache, max_pixels, notes)
     count = len(source.items)
@@ -73,8 +88,21 @@ def inspect_files(
     inspect(list(range(count)), None)
     spreads = {i: info.spread for i, info in enumerate(facts) if info is not None and info.spread is not None}
     if spreads:
-        inspect(list(spreads), decide(spreads.values()))
-    return [info for info in facts if info is not None], thumbnails, notes
+        inspect(list(spreads), decide_usual(spreads.values()))
+    return _of_usual_channels([info for info in facts if info is not None]), thumbnails, notes
+
+
+def _of_usual_channels(facts: list[ImageInfo]) -> list[ImageInfo]:
+    """The facts, in which images of other channels than most have are unreadable: no network takes both."""
+    most = usual_channels(info.channels for info in facts if info.reason is None)
+
+    def checked(info: ImageInfo) -> ImageInfo:
+        if info.reason is not None or same_channels(info.channels, most):
+            return info
+        usual = "gray or RGB" if most == 1 else f"of {most} channels"
+        return ImageInfo(f"it has {count_noun(info.channels, 'channel')}, and most images are {usual}", info.sha256)
+
+    return list(map(checked, facts))
 
 
 class _CacheWriter:
@@ -112,18 +140,20 @@ def _inspect_array(source: Source, progress: Progress | None) -> tuple[list[Imag
     array = source.array
     assert array is not None
     whole = isinstance(array, np.ndarray)
+    deep = array if isinstance(array, DeepImages) else None
+    if deep is not None:
+        deep.look(progress or (lambda done, total: None))
     facts = []
     rows = np.fromiter((item.row for item in source.items), np.int64, len(source.items))
     thumbnails = np.empty((len(rows), THUMBNAIL), np.uint8)
     for i, row in enumerate(rows.tolist()):
-        pixels = array[row]
-        gray = is_gray(pixels)
-        digest = pixel_hash(pixels, gray)
-        sha = hashlib.sha256(pixels.tobytes()).hexdigest()
-        mode = "L" if pixels.shape[2] == 1 else "RGB"
-        facts.append(ImageInfo(None, sha, (pixels.shape[1], pixels.shape[0]), mode, (), gray, digest))
-        if not whole:
-            thumbnails[i] = np.frombuffer(thumbnail(pixels), np.uint8)
+        try:
+            facts.append(_info_of_pixels(array[row], deep, row))
+        except ImageError as error:
+            facts.append(ImageInfo(str(error), ""))
+        else:
+            if not whole:
+                thumbnails[i] = np.frombuffer(thumbnail(array[row]), np.uint8)
         if progress is not None:
             progress(i + 1, len(rows))
     if isinstance(array, np.ndarray):
@@ -132,9 +162,22 @@ def _inspect_array(source: Source, progress: Progress | None) -> tuple[list[Imag
     return facts, thumbnails
 
 
+def _info_of_pixels(pixels: NDArray[np.uint8], deep: DeepImages | None, row: int) -> ImageInfo:
+    """The facts of an image in an array; of `deep` images, by their values."""
+    channels, gray = pixels.shape[2], is_gray(pixels)
+    sha, digest = hashlib.sha256(pixels.tobytes()).hexdigest(), pixel_hash(pixels, gray)
+    spread = None if deep is None else deep.spread(row)
+    if deep is not None and spread is not None:
+        # the range is another one when an image is added, the image is the same
+        content = deep.content(row)
+        sha, digest = hashlib.sha256(content).hexdigest(), deep_hash(content)
+    mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
+    return ImageInfo(None, sha, (pixels.shape[1], pixels.shape[0]), mode, (), gray, digest, b"", spread, channels)
+
+
 def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(N, H, W, C) → (N, THUMBNAIL): what `image_info.thumbnail` computes, for many images by matrix products."""
-    x = pixels.astype(np.float32)
+    x = (pixels if pixels.shape[3] in GRAY_OR_RGB else three_channels(pixels)).astype(np.float32)
     n, h, w, channels = x.shape
     down, across = _resize(h, GRAY_SIDE), _resize(w, GRAY_SIDE)
     small = np.einsum("ah,nhwc->nawc", down, x, optimize=True)

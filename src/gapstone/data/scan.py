@@ -20,6 +20,7 @@ from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.near_duplicates import NearDuplicates
 from gapstone.data.several_labels import SeveralLabels
 from gapstone.data.sources import SPLITS, Grouping, Source
+from gapstone.images.as_picture import GRAY_OR_RGB
 from gapstone.images.intensity_range import Ranges, decide
 from gapstone.images.load import MAX_PIXELS
 from gapstone.statistics.labels import class_sets, is_multi_label, of_class
@@ -130,8 +131,11 @@ class Scan:
 
     @property
     def channels(self) -> int:
-        """1 if every readable image is gray (three equal channels count as gray), else 3."""
-        return 1 if all(f.gray for f in self.facts if f.reason is None) else 3
+        """1 if every readable image is gray (or has three equal channels); 3 for RGB, or as many as they have."""
+        readable = [fact for fact in self.facts if fact.reason is None]
+        if readable and readable[0].channels not in GRAY_OR_RGB:
+            return readable[0].channels
+        return 1 if all(fact.gray for fact in readable) else 3
 
     @property
     def ranges(self) -> Ranges:

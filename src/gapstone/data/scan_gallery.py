@@ -25,6 +25,7 @@ from gapstone.data.near_duplicates import PHOTO_THRESHOLDS
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Source, Tasks
 from gapstone.data.thumbnail_similarity import compare
+from gapstone.images.as_picture import as_picture
 from gapstone.images.load import MAX_PIXELS, Encoded, ImageError, load, read_bytes
 from gapstone.statistics.labels import is_multi_label
 from gapstone.storage.atomic import write_atomic
@@ -153,7 +154,7 @@ def smaller(max_pixels: int, task: tuple[Encoded, str]) -> tuple[NDArray[np.uint
 
 def shrink(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bytes]:
     """(RGB pixels of at most SIDE a side, the thumbnail of the original)."""
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]).convert("RGB")
+    image = as_picture(pixels).convert("RGB")
     image.thumbnail((SIDE, SIDE))
     return np.asarray(image), thumbnail(np.ascontiguousarray(pixels))
 

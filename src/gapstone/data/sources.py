@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
+from gapstone.data.deep_images import DeepImages
 from gapstone.data.file_names import bytes_of, composed, natural, similar_names
 from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
@@ -39,7 +40,7 @@ FORMS = """DATA is one of:
   a .csv file              with the columns path,label and, if you like, split (train, val, test); paths relative to it;
                            for several labels per image, labels such as cat|dog, or a column of 0 and 1 for each class
   a folder of idx files    train-images-idx3-ubyte[.gz] and so on, as MNIST comes
-  an .npz file             with images (N, H, W[, 1 or 3]), labels and, if you like, classes and split; for several
+  an .npz file             with images (N, H, W[, C]), labels and, if you like, classes and split; for several
                            labels per image, labels (N, K) of 0 and 1
   a .tar file              of a WebDataset, or a folder of them: KEY.jpg beside KEY.cls or KEY.json
   a .parquet file          with the images' bytes, or a folder of them: train-00000-of-00002.parquet; or a folder that
@@ -218,17 +219,21 @@ class Source:
     def pixels(
         self,
         i: int,
-        channels: Literal[1, 3] | None = None,
+        channels: int | None = None,
         *,
         max_pixels: int = MAX_PIXELS,
         sha256: str | None = None,
         ranges: Ranges | None = None,
     ) -> NDArray[np.uint8]:
-        """The pixels of item `i`, (H, W, C) uint8. Raises ImageError if its file is unusable or has another hash."""
+        """The pixels of item `i`, (H, W, C) uint8. Raises ImageError if its file is unusable or has another hash.
+
+        Values of more than 8 bits are seen on `ranges`; without them arrays on their own, a file on a guess.
+        """
         if self.array is None:
             data = read_bytes(self.file(i), max_pixels, sha256)
             return load(data, channels=channels, max_pixels=max_pixels, ranges=ranges).pixels
-        pixels = self.array[self.items[i].row]
+        row = self.items[i].row
+        pixels = self.array.pixels(row, ranges) if isinstance(self.array, DeepImages) else self.array[row]
         return pixels if channels is None else convert(pixels, channels)
 
     def file(self, i: int) -> Encoded:

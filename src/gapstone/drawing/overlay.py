@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw
 from gapstone.drawing import colours
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.upsample import How, upsample
+from gapstone.images.as_picture import MOST_CHANNELS, as_picture
 
 if TYPE_CHECKING:
     from gapstone.localisation.cam_boxes import Box  # loads scipy
@@ -78,9 +79,9 @@ def underlay(pixels: NDArray[Any], grey: bool) -> Image.Image:
     """Return the picture as RGB; with `grey` in grey and with less contrast."""
     received = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
     is_image = isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.ndim in (2, 3) and pixels.size > 0
-    if not is_image or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
-        raise ValueError(f"pixels: {received}; a picture is a uint8 array of (H, W), (H, W, 1) or (H, W, 3)")
-    picture = Image.fromarray(pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels)
+    if not is_image or (pixels.ndim == 3 and pixels.shape[2] > MOST_CHANNELS):
+        raise ValueError(f"pixels: {received}; a picture is a uint8 array of (H, W) or (H, W, C)")
+    picture = as_picture(pixels[..., None] if pixels.ndim == 2 else pixels)
     if grey:
         # neither black nor white: the colours of the map would look different over them
         picture = picture.convert("L").point([round(DARKEST + v * (LIGHTEST - DARKEST) / 255) for v in range(256)])

@@ -24,6 +24,7 @@ from gapstone.drawing.pictures import side_by_side
 from gapstone.drawing.upsample import How
 from gapstone.explaining.explain_folder import ExplainFolder, digest, unique_name
 from gapstone.explaining.map_pass import started_ahead
+from gapstone.images.as_picture import as_picture
 from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.images.load import VERSION as LOADER
 from gapstone.images.load import ImageError, load, read_bytes
@@ -150,7 +151,7 @@ def _thumbnail_tasks(folder: ExplainFolder, row: Row, side: int, ranges: Ranges)
 
 
 def _make_thumbnail(folder: ExplainFolder, path: Path, key: str, side: int, pixels: Pixels) -> None:
-    picture = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    picture = as_picture(pixels)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=3)
     buffer = io.BytesIO()
     if path.suffix == ".png":

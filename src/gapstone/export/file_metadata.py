@@ -81,7 +81,7 @@ def _recipe(p: Preprocessing) -> list[str]:
             else []
         ),
         "Turn the picture upright as its EXIF orientation says; "
-        + ("convert it to gray." if p.channels == 1 else "convert it to sRGB."),
+        + {1: "convert it to gray.", 3: "convert it to sRGB."}.get(p.channels, f"take its {p.channels} channels."),
         _resizing(p),
         "Divide by 255, subtract mean, divide by std, per channel; channels first: float32 (N, "
         f"{p.channels}, {height}, {width}).",

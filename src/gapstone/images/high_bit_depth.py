@@ -16,8 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from gapstone.images.as_picture import GRAY_OR_RGB
 from gapstone.images.decode_error import DecodeError, check_missing
-from gapstone.images.intensity_range import Range, Ranges, ValueSpread, decide, note, spread, to_uint8
+from gapstone.images.intensity_range import (
+    AnySpread,
+    Ranges,
+    ValueSpread,
+    channel_spreads,
+    decide,
+    is_of_channels,
+    note,
+    spread,
+    to_uint8,
+)
 
 MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N", "I;12")
 """Pillow's modes of more than 8 bits."""
@@ -98,7 +109,9 @@ class Deep:
         all_count = visible is None or visible.all() or not visible.any()
         value_spread = spread(self.values if all_count else self.values[visible])
         given = ranges.of(value_spread.kind)
-        used: Range | None = given or decide([value_spread]).of(value_spread.kind)
+        if given is not None and is_of_channels(given):  # of a model for other channels, which refuses this image
+            given = None
+        used = given or decide([value_spread]).of(value_spread.kind)
         assert used is not None
         pixels = to_uint8(self.values, used)
         notes.append(note(value_spread, used, guessed=given is None))
@@ -113,6 +126,14 @@ class Deep:
         if self.profile:
             image.info["icc_profile"] = self.profile
         return image, value_spread
+
+
+def spread_of(values: NDArray[Any]) -> AnySpread:
+    """The spread of the values (H, W, C) of an image; of each channel, unless it is gray or RGB.
+
+    Raises ValueError for floats that are not finite.
+    """
+    return spread(values) if values.shape[2] in GRAY_OR_RGB else channel_spreads(values)
 
 
 def alpha_top(alpha: NDArray[Any]) -> float:

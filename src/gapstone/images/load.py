@@ -13,19 +13,19 @@ import stat
 import struct
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from gapstone.console.formatting import display
+from gapstone.console.formatting import count_noun, display
 from gapstone.images import heif, missing_data, tiff
+from gapstone.images.as_picture import MOST_CHANNELS, same_channels
 from gapstone.images.colour import to_uint8
 from gapstone.images.decode_error import DecodeError
 from gapstone.images.file_type import file_type
 from gapstone.images.high_bit_depth import Deep, read_deep
-from gapstone.images.intensity_range import UNDECIDED, Ranges, ValueSpread
+from gapstone.images.intensity_range import UNDECIDED, AnySpread, Ranges
 from gapstone.images.pillow_guard import strict
 from gapstone.storage.paths import opener
 
@@ -79,18 +79,18 @@ class ImageError(ValueError):
 class Loaded:
     """A decoded image."""
 
-    pixels: NDArray[np.uint8]  # (H, W, C); C is 1 (gray) or 3 (sRGB)
+    pixels: NDArray[np.uint8]  # (H, W, C); C is 1 (gray), 3 (sRGB), or as many channels as the file has
     mode: str  # Pillow's name of the file's mode: "RGB", "P", "CMYK", "I;16", …
     size: tuple[int, int]  # (width, height) of the upright image
     notes: tuple[str, ...]  # assumptions and omissions: "the first of 41 frames is used", …
-    spread: ValueSpread | None = None  # the range of the values, if they have more than 8 bits
+    spread: AnySpread | None = None  # the range of the values, if they have more than 8 bits
     content: bytes = b""  # a hash of what `pixels` does not show of an image of more than 8 bits or with alpha
 
 
 def load(
     source: str | os.PathLike[str] | bytes,
     *,
-    channels: Literal[1, 3] | None = None,
+    channels: int | None = None,
     max_pixels: int = MAX_PIXELS,
     ranges: Ranges | None = None,
 ) -> Loaded:
@@ -102,13 +102,14 @@ def load(
     load(open("photo.jpg", "rb").read()).notes    # ()
     ```
 
-    Threads and processes can call it safely. `channels` converts to gray (1: ITU-R 601 luma) or sRGB (3). The limit on
+    Threads and processes can call it safely. `channels` converts to gray (1: ITU-R 601 luma) or sRGB (3), and has to be
+    that of the image for other numbers. The limit on
     width × height is checked by the header before decoding. `ranges` are those of a data set or a model; without them,
     the black and white of 16-bit and float values are guessed from this image alone, with a note.
 
     Raises ImageError if the image cannot be used, for any reason; the message is the reason.
     """
-    if channels not in (None, 1, 3):
+    if channels is not None and not 1 <= channels <= MOST_CHANNELS:
         raise ValueError(f"load(channels={channels!r}): give 1 (gray), 3 (sRGB) or None (as the image is)")
     try:
         data = source if isinstance(source, bytes) else read_bytes(source, max_pixels)
@@ -195,9 +196,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _PLUGINS if name in Image.OPEN)
 
 
-def _decode(
-    data: bytes, channels: Literal[1, 3] | None, max_pixels: int, ranges: Ranges, pillow_warnings: list[str]
-) -> Loaded:
+def _decode(data: bytes, channels: int | None, max_pixels: int, ranges: Ranges, pillow_warnings: list[str]) -> Loaded:
     notes: list[str] = []
     upright, mode = _decode_upright(data, max_pixels, notes)
     spread, content = None, b""
@@ -254,11 +253,19 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def convert(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Convert between gray and colour: (H, W), (H, W, 1) or (H, W, 3) → (H, W, channels)."""
+    """Convert between gray and colour: (H, W), (H, W, 1) or (H, W, 3) → (H, W, channels).
+
+    Raises ImageError where one of them is neither, and they differ.
+    """
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.shape[2] == channels:
         return pixels
+    if not same_channels(pixels.shape[2], channels):
+        raise ImageError(
+            f"it has {count_noun(pixels.shape[2], 'channel')}, and the model takes images of {channels}: give it "
+            f"images of the channels that it was trained on, in their order"
+        )
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)
     return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]

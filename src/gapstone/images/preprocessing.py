@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.images.intensity_range import UNDECIDED, Ranges, is_number
+from gapstone.images.as_picture import MOST_CHANNELS
+from gapstone.images.intensity_range import UNDECIDED, Ranges, is_number, is_of_channels, not_finite, to_uint8
 from gapstone.images.load import ImageError, convert
 from gapstone.images.resizing import EXACT, Resizing
 
@@ -48,7 +49,7 @@ class Preprocessing:
     ```
 
     Args:
-        channels: 1 (gray) or 3 (sRGB).
+        channels: 1 (gray), 3 (sRGB), or any other number up to 16, such as the bands of a satellite.
         size: of the network's input.
         stored: size of a stored image, which has a margin for random crops.
         mean: per channel.
@@ -69,8 +70,11 @@ class Preprocessing:
     resizing: Resizing = EXACT
 
     def __post_init__(self) -> None:
-        if not (_is_int(self.channels) and self.channels in (1, 3)):
-            raise ValueError(f"preprocessing: channels is {self.channels!r}; expected 1 (gray) or 3 (sRGB)")
+        if not (_is_int(self.channels) and 1 <= self.channels <= MOST_CHANNELS):
+            raise ValueError(
+                f"preprocessing: channels is {self.channels!r}; expected 1 (gray), 3 (sRGB) or another number "
+                f"from 1 to {MOST_CHANNELS}"
+            )
         for name in ("size", "stored"):
             pair = getattr(self, name)
             if not (isinstance(pair, tuple) and len(pair) == 2 and all(_is_int(v) and 0 < v <= LARGEST for v in pair)):
@@ -85,6 +89,23 @@ class Preprocessing:
                 raise ValueError(f"preprocessing: {name} is {values!r}; expected {self.channels} finite number(s)")
         if min(self.std) <= 0:
             raise ValueError(f"preprocessing: std is {self.std!r}; expected numbers above 0")
+        for value in (self.ranges.integers, self.ranges.floats):
+            if value is not None and is_of_channels(value) and len(value) != self.channels:
+                raise ValueError(f"preprocessing: ranges of {len(value)} channels; expected {self.channels}")
+
+    def on_range(self, values: NDArray[Any]) -> NDArray[np.uint8] | None:
+        """Values (H, W, C) of an array as 0…255, on `ranges`; None where these have none for them.
+
+        Raises ImageError for floats that are not finite.
+        """
+        if values.dtype == np.uint8:
+            return values
+        used = self.ranges.of("floats" if values.dtype.kind == "f" else "integers")
+        if used is None or values.dtype.kind not in "uif" or (is_of_channels(used) and values.shape[-1] != len(used)):
+            return None
+        if not np.isfinite(values).all():
+            raise ImageError(str(not_finite(values)))
+        return to_uint8(values, used)
 
     def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, C) of any size → (*stored, channels): resized, and cropped to the proportions of `stored`.

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gapstone.images.as_picture import GRAY_OR_RGB, as_picture
+
 Filter = Literal["bicubic", "bilinear"]
 Crop = Literal["exact", "whole pixels", "whole pixels down", "squash"]
 Size = tuple[int, int]
@@ -71,8 +73,11 @@ class Resizing:
         image_size = pixels.shape[0], pixels.shape[1]
         if image_size == stored:
             return pixels
+        if pixels.shape[2] not in GRAY_OR_RGB:  # Pillow knows no others
+            channels = np.split(pixels, pixels.shape[2], axis=2)
+            return np.concatenate([self.fit(channel, stored, size) for channel in channels], axis=2)
         (height, width), (top, left) = self.whole(image_size, stored), self.corner(image_size, stored, size)
-        image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+        image = as_picture(pixels)
         resample = Image.Resampling[self.filter.upper()]
         if self.crop != "exact" and height * width <= LARGEST * stored[0] * stored[1]:
             x, y = int(left), int(top)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.drawing.evidence import Evidence
+from gapstone.images.as_picture import GRAY_OR_RGB, three_channels
 from gapstone.maps.targets import NumberOrName, class_number
 from gapstone.models.class_probabilities import probabilities
 from gapstone.tracing.placement import Placement
@@ -50,10 +51,8 @@ class ShownImages:
         elif x.min() < 0 or x.max() > 1:
             x = x.nan_to_num(0.0, 0.0, 0.0)
             x = (x - x.min()) / (x.max() - x.min()).clamp(min=1e-12)
-        if len(x) not in (1, 3):
-            x = x.mean(0, keepdim=True)  # other numbers of channels become grey
         pixels: NDArray[np.uint8] = (x.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-        return pixels
+        return pixels if len(x) in GRAY_OR_RGB else three_channels(pixels)
 
 
 @dataclass(frozen=True, repr=False)

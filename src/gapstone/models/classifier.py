@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -50,7 +50,7 @@ LARGEST_TRIAL = 64
 """Side, in px, of the image that a model is tried on when it is loaded, unless it takes one size only. At 224 px,
 trying a VGG-16 would take longer than reading its file."""
 
-Picture = str | os.PathLike[str] | NDArray[np.uint8]
+Picture = str | os.PathLike[str] | NDArray[Any]
 
 
 class Classifier(nn.Module):
@@ -142,8 +142,8 @@ class Classifier(nn.Module):
         The model runs in eval mode, whatever mode it is in.
 
         Args:
-            images: a file, or a uint8 array (H, W) or (H, W, C) of 1 or 3 channels; several of these, of any sizes; an
-                array (N, H, W, C).
+            images: a file, or an array (H, W) or (H, W, C); several of these, of any sizes; an array (N, H, W, C). Of
+                uint8, or of the values that it was trained on (`preprocessing.ranges`).
             batch_size: images in one forward pass.
             native: do not crop or resize. Each image gives the same result as it would alone, whatever the sizes of the
                 others (`gapstone.mixed_sizes`). Accuracy at sizes that the network was not trained for is not known.
@@ -224,13 +224,13 @@ class Classifier(nn.Module):
     def _fit(self, picture: Picture, native: bool = False) -> NDArray[np.uint8]:
         """Load one image, in the size that the network takes."""
         if isinstance(picture, np.ndarray):
-            pixels = picture[:, :, None] if picture.ndim == 2 else picture
-            if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.size == 0:
+            shown = self.preprocessing.on_range(picture[:, :, None] if picture.ndim == 2 else picture)
+            if shown is None or shown.ndim != 3 or shown.size == 0:
                 raise TypeError(
-                    f"predict takes images as uint8 arrays (H, W), (H, W, 1) or (H, W, 3) and got {picture.dtype} "
-                    f"{picture.shape}; what is normalised already goes to model(x)"
+                    f"predict takes uint8 arrays (H, W) or (H, W, C), or values that it was trained on "
+                    f"({self.preprocessing.ranges}), and got {picture.dtype} {picture.shape}; normalised: model(x)"
                 )
-            return self._resize(pixels, native)
+            return self._resize(shown, native)
         try:
             return self._resize(load_image(picture, ranges=self.preprocessing.ranges).pixels, native)
         except ImageError as error:

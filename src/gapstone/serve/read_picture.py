@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gapstone.images.as_picture import as_picture
 from gapstone.images.load import OUT_OF_MEMORY, ImageError, load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.workers.messages import MessageError
@@ -88,7 +89,7 @@ def largest_result(preprocessings: list[Preprocessing]) -> int:
 
 
 def _preview(pixels: NDArray[np.uint8]) -> tuple[str, bytes]:
-    image = Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
+    image = as_picture(pixels)
     longest = max(image.size)
     if longest > PREVIEW:
         # reducing_gap averages blocks of pixels first, which takes half the time for 12 megapixels

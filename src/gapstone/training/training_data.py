@@ -22,6 +22,7 @@ from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, folds, split, together
 from gapstone.data.split_shares import shares_for
 from gapstone.heads import Reads, parse
+from gapstone.images.as_picture import same_channels, seen_as
 from gapstone.images.augment import Augment, suit
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
@@ -41,6 +42,8 @@ from gapstone.training.loop import Rows, TrainSettings
 from gapstone.training.network_checks import check_drawn, check_finite
 from gapstone.training.rates_and_epochs import epochs_for, learning_rate_for
 from gapstone.training.train_options import TrainOptions as TrainOptions
+
+_COLOURS = {1: "gray", 3: "colour"}
 
 Log = Callable[[str], None]
 StartProgress = Callable[[str], Callable[[int, int], None]]
@@ -154,14 +157,14 @@ def plan_training(
         check_drawn(source.drawn, net.choice, log)
     seen = seen_images(source, scanned, net.trained_before.contains(scanned.content_hashes()), duplicates)
     splits = without_seen(source, splits, seen, f"--weights {display(weights or '')}")
-    for said in (f"Backbone: {net.choice.described}", *net.said(weights)):
+    for said in (f"Backbone: {net.choice.described}", *net.said(weights), *net.of_channels()):
         log(f"{said}.")
     size, channels = net.size, net.channels
     used = np.unique(np.concatenate([rows for parts in splits for rows in (parts.train, parts.validation, parts.test)]))
     splits = [_in_store_rows(parts, used) for parts in splits]
-    seen_as = f"{format_size(size)} px, {'gray' if channels == 1 else 'colour'}"
+    colours = f"{format_size(size)} px, {_COLOURS.get(channels, f'{channels} channels')}"
     of = f"{count_noun(len(used), 'image')} of {count_noun(len(source.classes), 'class', 'classes')}"
-    log(f"{of}; the network sees {seen_as}.")
+    log(f"{of}; the network sees {colours}.")
     moments = (0.5,) * channels, (0.25,) * channels
     preprocessing = Preprocessing(channels, size, net.stored, *moments, resizing=net.resizing)
     if note := cropping_note(preprocessing, scanned.size_counts()):
@@ -228,6 +231,17 @@ class _Network:
         """What of the file of weights was taken, in words."""
         return [f"--weights {display(weights or '')}: {said}" for said in (self.start.said if self.start else ())]
 
+    def of_channels(self) -> list[str]:
+        """Of channels that are not gray or RGB: how they are shown, and what became of weights for RGB, in words."""
+        shown = seen_as(self.channels)
+        if shown is None or not self.choice.pretrained:
+            return [] if shown is None else [shown]
+        return [
+            shown,
+            f"Its first convolution was trained on RGB: timm repeats it for {self.channels} channels, scaled by "
+            f"3/{self.channels}",
+        ]
+
     @property
     def trained_before(self) -> TrainedOn:
         """What a folder of transformers was trained on is not known; nor what weights of other programs were."""
@@ -262,8 +276,8 @@ def _choose_network(
     channels = expected.channels if expected and from_folder else start.channels if start else scan.channels
     if (own := own_facts(backbone)) is not None:
         channels, expected = own.in_channels, own.expected
-        if channels not in (1, 3):
-            raise ValueError(f"{display(backbone)} takes images of {channels} channels, and images have 1 or 3.")
+    if not same_channels(channels, scan.channels):
+        raise ValueError(_other_channels(display(file or backbone), channels, scan.channels, own is not None))
     # download the weights here, once: otherwise a failed download is reported only after every trial has failed
     features = nets.build(backbone, in_channels=channels, pretrained=choice.pretrained, pooler=pooler)
     for read in reads:
@@ -286,6 +300,15 @@ def _choose_network(
             f"--size {features.smallest} enlarges them, --backbone nin takes them as they are."
         )
     return _Network(choice, features, channels, size, stored, resizing, start, moments, own)
+
+
+def _other_channels(who: str, takes: int, have: int, own: bool) -> str:
+    """What is wrong with images of other channels than the network takes."""
+    way = f"give one whose first layer takes {have}, or" if own else "take"
+    return (
+        f"{who} takes images of {count_noun(takes, 'channel')}, and these have {have}: {way} a network by its name: "
+        f"--backbone nin and the others are made for {have}, and timm:NAME has its first convolution adapted."
+    )
 
 
 def _settings(options: TrainOptions, net: _Network, images: int, own_transforms: bool) -> TrainSettings:

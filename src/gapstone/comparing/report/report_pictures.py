@@ -20,6 +20,7 @@ from PIL import Image
 from scipy.special import expit
 
 from gapstone.drawing.colours import ABOVE, BELOW, STRONGEST, opacity
+from gapstone.images.as_picture import as_picture
 from gapstone.statistics.labels import class_sets, is_multi_label
 from gapstone.tracing.placement import Placement
 
@@ -266,7 +267,7 @@ def encode(images: Sequence[Array]) -> list[ReportPicture]:
 
 
 def _encode(image: Array, side: int) -> ReportPicture:
-    picture = Image.fromarray(image[..., :3] if image.shape[-1] >= 3 else image[..., 0])
+    picture = as_picture(image)
     if max(picture.size) <= SMALL:
         return ReportPicture(_uri(picture, "PNG"), *picture.size, pixelated=True)
     picture.thumbnail((side, side), Image.Resampling.LANCZOS)

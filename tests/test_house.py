@@ -146,7 +146,7 @@ CEILINGS = {
     "__main__": 100,
     "cli": 100,
     "commands": 700,
-    "library": 1240,
+    "library": 1320,
     "evaluating": 1370,
     "comparing": 4980,
     "converting": 530,

@@ -10,6 +10,8 @@ from torch import nn
 
 import gapstone as gs
 from gapstone.evaluating import gather_evaluation
+from gapstone.images.intensity_range import Ranges
+from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.model_file import ModelFileError
 from tests.command_line import gapstone
 
@@ -187,6 +189,21 @@ def test_predict(inside, trained, other):
 )
 def test_one_image_or_several(other, images, count):
     assert len(gs.predict(other, images, progress=False)) == count
+
+
+def test_predict_of_other_channels():
+    """Five channels of 12 bits: as the model alone answers; a file has others."""
+    ranges = Ranges(((0.0, 4095.0),) * 5)
+    seen = Preprocessing(5, (16, 16), (16, 16), (0.5,) * 5, (0.25,) * 5, ranges=ranges)
+    model = gs.Classifier("nin", "gap", CLASSES, seen).eval()
+    images = np.random.default_rng(0).integers(0, 4096, (4, 16, 16, 5)).astype(np.uint16)
+    expected = model.predict(images)
+    for given in (images, list(images), torch.from_numpy(images.astype(np.int32)).permute(0, 3, 1, 2)):
+        found = gs.predict(model, given, progress=False)
+        assert [list(one.probabilities.values()) for one in found] == [pytest.approx(p.tolist()) for p in expected]
+    assert len(gs.predict(model, images[0], progress=False)) == 1
+    with pytest.raises(ValueError, match=r"image 0 is uint16 of shape \(16, 16, 4\); expected \(H, W, 5\)"):
+        gs.predict(model, images[:1, ..., :4], progress=False)
 
 
 def test_what_predict_refuses(inside, other):

@@ -53,7 +53,7 @@ def item_pixels(what: str, name: str, image: Any) -> tuple[NDArray[np.uint8], bo
         of = type(image).__name__ if not array.ndim else f"{type(image).__name__} of shape {shape}"
         raise DataError(
             f"{what}: {name} is {of}; expected a PIL image, an array (H, W), (H, W, 1) or (H, W, 3), or a tensor "
-            "(1, H, W) or (3, H, W)."
+            "(1, H, W) or (3, H, W). Other channels: give arrays of all images, (images, labels)."
         )
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array), True

@@ -19,6 +19,8 @@ from gapstone.data.dataset_items import item_pixels
 from gapstone.data.input_files import InputFiles, input_files
 from gapstone.explaining.predict_files import missing_rows, predict_rows
 from gapstone.images.cropping import cropping_note
+from gapstone.images.intensity_range import UNDECIDED
+from gapstone.images.preprocessing import Preprocessing
 from gapstone.library.evaluate_models import GivenModel, open_given
 from gapstone.library.python_words import PythonTerminal, errors_in_python
 from gapstone.library.tables import Entries
@@ -116,7 +118,8 @@ def predict(
             what `gs.open_model` returns.
         images: one or several: a file, a folder, a pattern (`new/**/*.jpg`), a picture of Pillow's, an array (H, W),
             (H, W, 1) or (H, W, 3) or a tensor (1, H, W) or (3, H, W), of uint8 or of floats from 0 to 1; an array (N,
-            H, W, C) or (N, H, W), or a tensor (N, C, H, W) of several.
+            H, W, C) or (N, H, W), or a tensor (N, C, H, W) of several. Of a model of other channels, or of more than 8
+            bits, arrays (H, W, C) or tensors (C, H, W) of the values that it was trained on.
         native: images enter the network at their own size, neither cropped nor resized.
         head: of a comparison's folder, the head whose model is meant; None: the best.
         weights: a file of weights, where the model is a network's name.
@@ -139,7 +142,7 @@ def predict(
                 given = open_model(given, None if weights is None else Path(weights), pick_device(device))
         elif weights is not None:
             raise ValueError(f"--weights {display(weights)} goes with a network's name; the model is open already.")
-        inputs, pictures = _found(images)
+        inputs, pictures = _found(images, given.preprocessing)
         for note in inputs.notes():
             bars.log(note)
         rows = missing_rows(inputs) + _rows(given, pictures, native, bars)
@@ -155,25 +158,43 @@ def _rows(model: ImageModel, pictures: Sequence[Path | NDArray[np.uint8]], nativ
     return rows
 
 
-def _found(images: Any) -> tuple[InputFiles, list[Path | NDArray[np.uint8]]]:
+def _found(images: Any, preprocessing: Preprocessing) -> tuple[InputFiles, list[Path | NDArray[np.uint8]]]:
     """What was said of files, and all images in their order. Raises ValueError for an array that is no image."""
     inputs, found = InputFiles(), list[Path | NDArray[np.uint8]]()
-    for number, image in enumerate([images] if _is_one(images) else images):
+    for number, image in enumerate([images] if _is_one(images, preprocessing.channels) else images):
         if isinstance(image, str | os.PathLike):
             files = input_files([os.fspath(image)])
             found += files.paths
             inputs.add(files)
         else:
-            found.append(item_pixels("images", f"image {number}", image)[0])
+            found.append(_pixels(f"image {number}", image, preprocessing))
     if not found and not inputs.missing:
         raise ValueError(" ".join(["images: there is no image among them.", *inputs.notes()]))
     return inputs, found
 
 
-def _is_one(images: Any) -> bool:
+def _pixels(name: str, image: Any, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """(H, W, C), on the range of values that the model was trained on. Raises ValueError for what is no image."""
+    if isinstance(image, Image.Image) or (preprocessing.channels in (1, 3) and preprocessing.ranges == UNDECIDED):
+        return item_pixels("images", name, image)[0]
+    is_tensor = hasattr(image, "detach")
+    values = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
+    if values.ndim == 3 and is_tensor:
+        values = values.transpose(1, 2, 0)
+    known = (1, 3) if preprocessing.channels in (1, 3) else (preprocessing.channels,)
+    shown = preprocessing.on_range(values[:, :, None] if values.ndim == 2 else values)
+    if shown is None or shown.ndim != 3 or shown.shape[2] not in known or not shown.size:
+        raise ValueError(
+            f"images: {name} is {values.dtype} of shape {values.shape}; expected (H, W, {preprocessing.channels}) of "
+            f"uint8 or of values as the model was trained on ({preprocessing.ranges})."
+        )
+    return np.ascontiguousarray(shown)
+
+
+def _is_one(images: Any, of_model: int) -> bool:
     """Whether it is one image; an array (N, H, W) is several gray ones, as in DATA."""
     if isinstance(images, str | os.PathLike | Image.Image):
         return True
     shape = tuple(getattr(images, "shape", (0, 0, 0, 0)))
     channels = shape[:1] if hasattr(images, "detach") else shape[-1:]
-    return len(shape) < 3 or (len(shape) == 3 and channels[0] in (1, 3))
+    return len(shape) < 3 or (len(shape) == 3 and channels[0] in (1, 3, of_model))

@@ -1,12 +1,14 @@
 """Networks as shapes: nothing is drawn, and what a dry run says is what a network does."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from gapstone.nets import build, dry_run
-from gapstone.nets.on_meta import DRAWN, SHAPES, on_meta, shapes_alone
+from gapstone.nets.on_meta import ACTIVATIONS, DRAWN, SHAPES, dependence_alone, on_meta, shapes_alone
 
 
 @pytest.mark.parametrize("draw", DRAWN, ids=lambda draw: draw.__name__)
@@ -44,8 +46,7 @@ def test_calls_on_shapes_are_answered_and_others_are_computed():
         F.dropout2d: lambda x: F.dropout2d(x, 0.5, False),
         F.dropout3d: lambda x: F.dropout3d(x[:, None], 0.5, False)[:, 0],
     }
-    activations = (F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu)
-    calls |= {function: function for function in activations}
+    calls |= {function: function for function in (*ACTIVATIONS, F.hardtanh)}
     calls[torch.Tensor.add] = lambda x: x[:, :1].add(x[:1], alpha=2)
     calls[torch.Tensor.mul] = lambda x: 0.5 * x * x[:, :, :1]
     calls[F.conv1d] = lambda x: F.conv1d(x.flatten(2), x.new_ones(4, 2, 3), None, 1, 1, groups=2).view_as(x)
@@ -62,6 +63,43 @@ def test_calls_on_shapes_are_answered_and_others_are_computed():
             out, found = call(shape), call(real)
         assert (out.is_meta, out.shape, out.dtype) == (True, shape.shape, shape.dtype)
         assert torch.equal(found, call(real))
+
+
+def test_a_step_in_place_takes_no_memory():
+    """As many images run at once as before their activations were answered."""
+    sizes = [dry_run(nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU6(place)), 3, (9, 7)).bytes for place in (True, False)]
+    assert sizes == [4 * 9 * 7 * (3 + 8), 4 * 9 * 7 * (8 + 8)]
+
+
+class _Blocks(nn.Module):
+    """Each kind of call that is answered, and a module that nothing depends on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.unused = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+        self.plain, self.still = nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        x = F.hardtanh(self.plain(F.relu6(self.norm(self.first(x)), inplace=True)), 0, 6, inplace=True)
+        self.unused(x)
+        still = self.still
+        return F.silu(F.batch_norm(x, still.running_mean, still.running_var, weight=still.weight, bias=still.bias))
+
+
+def test_what_depends_on_what_is_what_autograd_says():
+    """In each mode: the same parameters have a gradient, the same shape comes out."""
+    found = []
+    for tracer in (nullcontext(), dependence_alone()):
+        with on_meta():
+            net = _Blocks().eval()
+        with tracer:
+            made = net(torch.empty(2, 3, 9, 8, device="meta"))
+            torch.autograd.backward(made, torch.ones_like(made))
+        gradients = {name: p.grad.shape for name, p in net.named_parameters() if p.grad is not None}
+        found.append((made.shape, gradients))
+    assert found[0] == found[1]
+    named = ("first", "norm", "still")
+    assert set(found[0][1]) == {f"{name}.{what}" for name in named for what in ("weight", "bias")}
 
 
 @pytest.mark.parametrize("name", ["nin", "resnet18", "vgg11_bn", "googlenet"])

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -132,7 +133,7 @@ class Trial:
         """How many times its network is trained; once on a frozen backbone, whose candidates are trained together."""
         return len(self.tuning.points) if self.tuning is not None and not self.frozen and len(self.validation) else 1
 
-    @property
+    @cached_property  # it is asked for after every epoch
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
         hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}

@@ -23,9 +23,21 @@ def _like(x: Tensor, *_: object, **__: object) -> Tensor:
     return x.new_empty(x.shape)  # empty_like imports sympy there: 0.7 s
 
 
+def _bounded(x: Tensor, _lower: float = -1.0, _upper: float = 1.0, inplace: bool = False, **_: object) -> Tensor:
+    return x if inplace else _like(x)
+
+
 def _broadcast(x: Tensor, other: Tensor | float, **_: object) -> Tensor:
     shape = torch.broadcast_shapes(x.shape, other.shape if isinstance(other, Tensor) else ())  # type: ignore[no-untyped-call]
     return x.new_empty(shape)
+
+
+def _depending(x: Tensor, _mean: object, _variance: object, *affine: object, **more: object) -> Tensor:
+    """Something of the shape of a batch norm that depends on all that it does."""
+    for parameter in (*affine[:2], *more.values()):
+        if isinstance(parameter, Tensor):
+            x = x + parameter.view(-1, *[1] * (x.dim() - 2))
+    return x
 
 
 def _normed(x: Tensor, normalized_shape: Sequence[int], *_: object, **__: object) -> Tensor | None:
@@ -65,6 +77,7 @@ def _attended(
     return query.new_empty((*query.shape[:-1], value.shape[-1])) if same else None
 
 
+ACTIVATIONS = (F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu)
 DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
     (
         Tensor.normal_, Tensor.uniform_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_, Tensor.log_normal_,
@@ -77,7 +90,8 @@ DRAWN: dict[Any, Callable[..., Tensor]] = dict.fromkeys(
 SHAPES: dict[Any, Callable[..., Tensor | None]] = {
     **dict.fromkeys((F.batch_norm, F.group_norm), _like),
     **dict.fromkeys((F.dropout, F.dropout1d, F.dropout2d, F.dropout3d), _like),
-    **dict.fromkeys((F.relu, F.relu6, F.elu, F.leaky_relu, F.gelu, F.silu, F.mish, F.hardswish, torch.relu), _like),
+    **dict.fromkeys(ACTIVATIONS, _like),
+    F.hardtanh: _bounded,  # nn.ReLU6
     **dict.fromkeys((Tensor.add, Tensor.mul), _broadcast),
     **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), _convolved),
     F.layer_norm: _normed,
@@ -127,3 +141,8 @@ def batch_norms_alone() -> Tracer:
     time of a ResNet.
     """
     return _Answered({F.batch_norm: _like})
+
+
+def dependence_alone() -> Tracer:
+    """For a forward pass of shapes, and its backward, of which only matters what depends on what."""
+    return _Answered({**dict.fromkeys((*ACTIVATIONS, F.hardtanh), _itself), F.batch_norm: _depending})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gapstone.nets.last_stage import last_stage
-from gapstone.nets.on_meta import on_meta, shapes_alone
+from gapstone.nets.on_meta import dependence_alone, on_meta, shapes_alone
 from gapstone.nets.prefix_tokens import prefix_tokens
 from gapstone.nets.zoo import create_timm, resamples_positions
 
@@ -249,7 +249,7 @@ def unused_modules(net: nn.Module, run: Callable[[], Tensor]) -> tuple[str, ...]
     # names, ask autograd which parameters the maps depend on.
     for parameter in net.parameters():
         parameter.requires_grad_(True)
-    with torch.enable_grad():
+    with torch.enable_grad(), dependence_alone():
         made = run()
         torch.autograd.backward(made, torch.ones_like(made))
     unused: list[str] = []

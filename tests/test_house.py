@@ -147,7 +147,7 @@ CEILINGS = {
     "cli": 100,
     "commands": 700,
     "library": 1320,
-    "evaluating": 1370,
+    "evaluating": 1400,
     "comparing": 4980,
     "converting": 530,
     "explaining": 1000,

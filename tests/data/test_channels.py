@@ -1,16 +1,22 @@
 """Arrays of other channels than gray and RGB, and of more than 8 bits: their axis, their ranges, what is left out."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+import gapstone as gs
+from gapstone.converting.conversion import ConvertRequest
+from gapstone.converting.convert import convert as convert_model
 from gapstone.data.decoded_store import build
 from gapstone.data.deep_images import DeepImages
 from gapstone.data.open_source import open_source
 from gapstone.data.scan import Scan, scan
 from gapstone.data.sources import DataError, Source
+from gapstone.export.int8 import choose_images
 from gapstone.images.as_picture import as_picture, three_channels
 from gapstone.images.intensity_range import Ranges, to_uint8
 from gapstone.images.load import ImageError, convert
@@ -183,3 +189,23 @@ def test_what_a_person_sees_has_all_channels() -> None:
     assert [as_picture(np.zeros((4, 6, k), np.uint8)).mode for k in (1, 2, 3, 13)] == ["L", "RGB", "RGB", "RGB"]
     with pytest.raises(ImageError, match="it has 2 channels"):
         convert(pixels[..., :2], 3)
+
+
+def refused_by(command: str, model: Path, data: str, folder: Path) -> None:
+    if command == "evaluate":
+        gs.evaluate(model, data, out=folder / "out", progress=False)
+    elif command == "int8":
+        choose_images(gs.open_model(str(model)), data)
+    else:
+        request = ConvertRequest(str(model), "gmp", data, folder / "new.safetensors", native=command == "native")
+        convert_model(request, console=Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "int8", "convert", "native"])
+def test_images_that_a_model_cannot_see_are_refused_in_one_sentence(command: str, tmp_path: Path) -> None:
+    seen = Preprocessing(3, (20, 24), (20, 24), (0.5,) * 3, (0.25,) * 3)
+    model = Classifier("nin", "gap", ("0", "1"), seen).save(tmp_path / "rgb.safetensors")
+    images = np.random.default_rng(1).integers(0, 255, (40, 20, 24, 5), np.uint8)
+    np.savez(tmp_path / "five.npz", images=images, labels=np.arange(40) % 2)
+    with pytest.raises(ValueError, match=r"has images of 5 channels, and the model takes images of 3: give it images"):
+        refused_by(command, model, str(tmp_path / "five.npz"), tmp_path)

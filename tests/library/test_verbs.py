@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.special import log_expit
 from torch import nn
 
 import gapstone as gs
 from gapstone.evaluating import gather_evaluation
 from gapstone.images.intensity_range import Ranges
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.library.prediction_frame import evaluated_frame
 from gapstone.models.model_file import ModelFileError
 from tests.command_line import gapstone
 
@@ -142,6 +144,29 @@ def test_frames(found):
         found.predictions("none")
 
 
+def test_answers_of_classes_spelled_otherwise_and_of_several_labels(tmp_path):
+    """What is right is what the evaluation calls right; a logit of 0 is answered, as everywhere."""
+    images, path = np.array(["a", "b"]), tmp_path / "predictions.npz"
+    logs = np.log(np.array([[0.9, 0.1], [0.8, 0.2]], np.float32))
+    known = np.array(["tabby, tabby cat", "golden retriever"])
+    np.savez(
+        path, images=images, labels=np.array(["Golden_Retriever", "tabby"]), classes_0=known, log_probabilities_0=logs
+    )
+    frame = evaluated_frame(path, ["one"], ["tabby", "Golden_Retriever"], None, False)
+    assert frame["correct"].tolist() == [False, True]
+    assert frame["prediction"].tolist() == [known[0]] * 2
+    several = np.array([[True, False], [True, True]])
+    logs = log_expit(np.array([[0.0, -3.0], [2.0, -0.1]])).astype(np.float32)
+    np.savez(path, images=images, labels=several, classes_0=np.array(["cat", "dog"]), log_probabilities_0=logs)
+    frame = evaluated_frame(path, ["one"], ["cat", "dog"], "one", False)
+    assert frame[["label", "prediction", "correct"]].values.tolist() == [
+        ["cat", "cat", True],
+        ["cat|dog", "cat", False],
+    ]
+    with pytest.raises(ValueError, match=r"it has no classes_1, log_probabilities_1\): the same evaluation again"):
+        evaluated_frame(path, ["one", "two"], ["cat", "dog"], None, False)
+
+
 def test_what_evaluate_refuses(inside, trained, other):
     with pytest.raises(TypeError, match="Linear has no labels and no preprocessing"):
         gs.evaluate(nn.Linear(2, 2), "data.npz", progress=False)
@@ -160,7 +185,10 @@ def test_what_evaluate_refuses(inside, trained, other):
 def test_predict(inside, trained, other):
     images = np.load("data.npz")["images"]
     named = ["pictures/red/0.png", "pictures/red/none.png", images[1], Image.fromarray(images[2]), "none-*.png"]
-    missing, first, bad, second, third = gs.predict(other, named, progress=False)
+    answers = gs.predict(other, named, progress=False)
+    first, bad, second, third, missing = answers  # in the order in which they were given
+    assert answers.names()[2:] == ["2", "3", "none-*.png"]
+    assert answers["2"] is second
     assert (missing.error, bad.error) == ("no file matches it", "not an image: a text file")
     assert (bad.label, bad.labels, bad.probability, bad.probabilities) == (None, (), None, {})
     expected = other.predict(images[:3])
@@ -168,6 +196,9 @@ def test_predict(inside, trained, other):
         assert one.label == other.labels[int(p.argmax())]
         assert list(one.probabilities.values()) == pytest.approx(p.tolist(), abs=1e-6)
     assert other.training
+    twice = gs.predict(other, ["pictures/red/0.png", "pictures/green/1.png", "pictures/red/0.png"], progress=False)
+    assert [one.name for one in twice] == [f"pictures/{name}.png" for name in ("red/0", "green/1", "red/0")]
+    assert len(twice.frame()) == 3
     assert list(gs.predict(other, "pictures/red/0.png", progress=False).frame()["prediction"]) == [first.label]
     told = json.loads(gapstone("predict", "mine.safetensors", "pictures/blue", "--json").stdout)
     assert [dict(one.facts) for one in gs.predict("mine.safetensors", "pictures/blue", progress=False)] == told[

@@ -60,6 +60,7 @@ def model_views(
     Raises as `split` and `build`; the native views raise StoreError for a file that can no longer be read.
     """
     scanned = scan(source, progress=bars("Checking images"), threshold=request.duplicate_threshold)
+    scanned.check_channels(model.preprocessing.channels)
     if request.native:
         scanned = _without_small_images(scanned, model.smallest, bars)
     parts = split(source, scanned, seed=request.seed, limit=request.limit, duplicates=request.duplicates)

@@ -13,14 +13,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from gapstone.console.formatting import count_noun
+from gapstone.console.formatting import count_noun, display
 from gapstone.data.image_info import ImageInfo
 from gapstone.data.inspect_files import TIME_LIMIT, Progress, inspect_files
 from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.near_duplicates import NearDuplicates
 from gapstone.data.several_labels import SeveralLabels
-from gapstone.data.sources import SPLITS, Grouping, Source
-from gapstone.images.as_picture import GRAY_OR_RGB
+from gapstone.data.sources import SPLITS, DataError, Grouping, Source
+from gapstone.images.as_picture import GRAY_OR_RGB, same_channels
 from gapstone.images.intensity_range import Ranges, decide
 from gapstone.images.load import MAX_PIXELS
 from gapstone.statistics.labels import class_sets, is_multi_label, of_class
@@ -136,6 +136,14 @@ class Scan:
         if readable and readable[0].channels not in GRAY_OR_RGB:
             return readable[0].channels
         return 1 if all(fact.gray for fact in readable) else 3
+
+    def check_channels(self, taken: int) -> None:
+        """Raises DataError if a model that takes images of so many channels cannot see these."""
+        if not same_channels(self.channels, taken):
+            raise DataError(
+                f"DATA {display(self.given)!r} has images of {count_noun(self.channels, 'channel')}, and the model "
+                f"takes images of {taken}: give it images of the channels that it was trained on, in their order."
+            )
 
     @property
     def ranges(self) -> Ranges:

@@ -118,6 +118,8 @@ def _open(request: EvaluateRequest, bars: Bars) -> Opened:
     matched = [match_classes(source.classes, one.labels, name) for one, name in zip(models, names, strict=True)]
     progress = bars("Checking images")
     found = scan(source, workers=request.workers, progress=progress, threshold=request.duplicate_threshold)
+    for one in models:
+        found.check_channels(one.preprocessing.channels)
     seen = [(name, trained_on(one)) for name, one in zip(names, models, strict=True)]
     tested = choose_images(request, source, found, seen)
     if isinstance(request.metric, Metric):

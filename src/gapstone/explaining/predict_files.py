@@ -17,7 +17,7 @@ from rich.text import Text
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
-from gapstone.data.input_files import InputFiles, input_files
+from gapstone.data.input_files import input_files
 from gapstone.data.scan_report import counted
 from gapstone.explaining.image_table import class_list, image_table
 from gapstone.images.cropping import cropping_note
@@ -30,6 +30,8 @@ from gapstone.storage.paths import sentence
 from gapstone.training.training_data import pick_device
 
 Row = dict[str, Any]
+NO_FILE = "no file matches it"
+"""What is said of a pattern."""
 
 
 def predict_files(
@@ -63,7 +65,9 @@ def predict_files(
             for note in inputs.notes():
                 say(note)
         sizes: Counter[tuple[int, int]] = Counter()
-        rows = missing_rows(inputs) + predict_rows(image_model, inputs.paths, native, smallest, bars, sizes)
+        rows: list[Row] = [{"name": display(pattern), "error": NO_FILE} for pattern in inputs.missing]
+        named = [(display(os.fsdecode(path)), path) for path in inputs.paths]
+        rows += predict_rows(image_model, named, native, smallest, bars, sizes)
     if as_json:
         about: Row = {"schema": 1, "model": display(model), "native": native, "labels": image_model.labels}
         if image_model.multi_label:
@@ -79,14 +83,9 @@ def predict_files(
     return not any("error" in row for row in rows)
 
 
-def missing_rows(inputs: InputFiles) -> list[Row]:
-    """Rows of patterns that match nothing."""
-    return [{"name": display(pattern), "error": "no file matches it"} for pattern in inputs.missing]
-
-
 def predict_rows(
     image_model: ImageModel,
-    images: Sequence[Path | NDArray[np.uint8]],
+    images: Sequence[tuple[str, Path | NDArray[np.uint8]]],
     native: bool,
     smallest: int | None,
     bars: Bars,
@@ -94,14 +93,14 @@ def predict_rows(
 ) -> list[Row]:
     """Return a row of the JSON document for each image; count (width, height) of those that were read in `sizes`.
 
-    An image is a file or pixels (H, W, C), which are called by their number.
+    `images` are names, each with a file or pixels (H, W, C).
     """
     # at its own size, an image may be one that the network cannot take: an error of this image only
     errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, NotFiniteError, OSError)
     rows: list[Row] = []
     progress = bars("Predicting")
-    for number, image in enumerate(images):
-        row: Row = {"name": display(os.fsdecode(image)) if isinstance(image, Path) else str(number)}
+    for number, (name, image) in enumerate(images, start=1):
+        row: Row = {"name": name}
         notes: tuple[str, ...] = ()
         try:
             if isinstance(image, Path):
@@ -126,7 +125,7 @@ def predict_rows(
             if notes:
                 row["notes"] = [display(note) for note in notes]
         rows.append(row)
-        progress(number + 1, len(images))
+        progress(number, len(images))
     return rows
 
 

@@ -112,7 +112,9 @@ def choose_images(
             + (f" (nor {len(unknown) - 1} more of its classes)" if len(unknown) > 1 else "")
             + f"; its labels are {', '.join(image_model.labels[:8])}{', …' if len(image_model.labels) > 8 else ''}."
         )
-    parts = split(source, scan(source, progress=progress, threshold=threshold), duplicates=duplicates)
+    found = scan(source, progress=progress, threshold=threshold)
+    found.check_channels(image_model.preprocessing.channels)
+    parts = split(source, found, duplicates=duplicates)
     numbers = np.array([image_model.labels.index(name) for name in source.classes])
     labels = (
         numbers[source.labels] if not source.multi_label else np.zeros((len(source), len(image_model.labels)), bool)

@@ -1,18 +1,16 @@
 """`gs.check`: what in images would spoil a comparison."""
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.options import results_folder
-from gapstone.console.terminal import Terminal
 from gapstone.data.check_data import check as run
 from gapstone.data.python_objects import described
 from gapstone.data.scan import Scan
 from gapstone.data.scan_report import rows
 from gapstone.images.load import MAX_PIXELS
-from gapstone.library.python_words import PythonTerminal, errors_in_python
+from gapstone.library.python_words import console_of, errors_in_python
 from gapstone.library.tables import pandas
 from gapstone.statistics.labels import class_counts
 
@@ -148,7 +146,7 @@ def check(
         ValueError: `data` has none of the accepted forms, or `out` lies inside it.
     """
     folder = Path(out) if out is not None else results_folder("check", described(data))
-    console = PythonTerminal() if progress else Terminal(file=io.StringIO())
+    console = console_of(progress)
     with errors_in_python():
         scan = run(data, folder, workers, max_pixels, duplicate_threshold, groups, group_pattern, multi_label, console)
     return CheckedImages(folder, scan)

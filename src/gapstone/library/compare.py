@@ -1,7 +1,5 @@
 """`gs.compare`: the same backbone under several heads, on the user's own images."""
 
-import io
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,14 +7,13 @@ from typing import Any, Literal
 from gapstone.comparing.compare_request import HEADS, CompareRequest
 from gapstone.comparing.run_comparison import compare as run
 from gapstone.console.options import results_folder
-from gapstone.console.terminal import Terminal
 from gapstone.data.python_objects import described
 from gapstone.heads.own_heads import OwnHeadLike
 from gapstone.library.comparison import Comparison
-from gapstone.library.given_arguments import Backbone, Data, Size, as_typed, find_backbone, given_path
+from gapstone.library.given_arguments import Backbone, Data, Size, as_typed, find_backbone, given_data, given_path
 from gapstone.library.listeners import Callbacks
 from gapstone.library.own_head import name_heads
-from gapstone.library.python_words import PythonTerminal, errors_in_python
+from gapstone.library.python_words import console_of, errors_in_python
 from gapstone.statistics.own_metric import Function
 from gapstone.trackers import EpochEnded, Tracker, TrialEnded, trackers_of
 from gapstone.training.training_data import TrainOptions
@@ -150,11 +147,11 @@ def compare(
         TrainingError: every trial failed.
     """
     folder = Path(out) if out is not None else results_folder("compare", described(data))
-    console = PythonTerminal() if progress else Terminal(file=io.StringIO())
+    console = console_of(progress)
     with errors_in_python():
         specs, own = name_heads(heads)
         name, code = find_backbone(backbone, at, specs, own, console)
-        given = os.fspath(data) if isinstance(data, os.PathLike) else data
+        given = given_data(data)
         options = TrainOptions(
             given, name, pretrained, from_scratch, as_typed(size, "x"), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,

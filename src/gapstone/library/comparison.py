@@ -1,15 +1,15 @@
 """`Comparison`: the results of a comparison as an object."""
 
 import webbrowser
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gapstone.comparing.report import number_text, report_page
 from gapstone.comparing.run_comparison import read_results
 from gapstone.console.formatting import display
 from gapstone.library.head_of_results import HeadResult, Pair, TrialResult
+from gapstone.library.results_object import ResultsObject
 from gapstone.library.tables import Entries
 from gapstone.library.written_tables import TableForm, written_table
 from gapstone.models.classifier import Classifier, load
@@ -25,7 +25,7 @@ MOST_LINES = 10
 """Of `repr`."""
 
 
-class Comparison:
+class Comparison(ResultsObject[HeadResult]):
     """The results of a comparison, as `gs.compare` returns them.
 
     Examples:
@@ -45,9 +45,6 @@ class Comparison:
         results: The content of its results.json.
     """
 
-    def __init__(self, out: Path, results: dict[str, Any]) -> None:
-        self.out, self.results = out, results
-
     @classmethod
     def open(cls, out: str | Path) -> "Comparison":
         """Open the results in a folder, of `gs.compare` or `gapstone compare`.
@@ -59,26 +56,6 @@ class Comparison:
             ValueError: there are none, those of another version, or damaged ones.
         """
         return cls(Path(out), read_results(Path(out)))
-
-    @property
-    def verdict(self) -> str:
-        """The result in one short sentence."""
-        return str(self.results["verdict"])
-
-    @property
-    def findings(self) -> list[str]:
-        """A sentence for each head that differs, and for what holds on moved images and in localisation."""
-        return list(self.results["findings"])
-
-    @property
-    def remarks(self) -> list[str]:
-        """Sentences that whoever reads the numbers must know."""
-        return list(self.results["remarks"])
-
-    @property
-    def metric(self) -> str:
-        """The name of the metric that decides."""
-        return str(self.results["metrics"][0]["name"])
 
     @cached_property
     def heads(self) -> Entries[HeadResult]:
@@ -110,17 +87,9 @@ class Comparison:
             found[facts["id"]] = TrialResult(facts["head"], facts["seed"], measured, facts)
         return Entries(found, "trial")
 
-    def __getitem__(self, head: str) -> HeadResult:
-        return self.heads[head]
-
-    def __iter__(self) -> Iterator[HeadResult]:
-        return iter(self.heads)
-
-    def __len__(self) -> int:
-        return len(self.heads)
-
-    def __contains__(self, head: object) -> bool:
-        return head in self.heads.names()
+    @property
+    def _entries(self) -> Entries[HeadResult]:
+        return self.heads
 
     def predictions(self, head: str | None = None, probabilities: bool = False) -> "pd.DataFrame":
         """What every trial predicts for every test image.
@@ -314,12 +283,7 @@ class Comparison:
             ("", self.results["metrics"][0]["words"], "parameters", f"against {self.results['settings']['baseline']}")
         ]
         table += rows[: most - 1] if left_out else rows
-        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
-        ]
-        more = [f"and {left_out} more: .heads"] if left_out else []
-        return "\n".join([self.verdict, "", *lines, *more, f"{display(self.out / 'report.html')}"])
+        return self._shown(table, [f"and {left_out} more: .heads"] if left_out else [])
 
     def _row(self, head: HeadResult) -> tuple[str, str, str, str]:
         """Its cells in tables."""

@@ -1,19 +1,18 @@
 """`gs.evaluate`: how good models are on labelled images."""
 
 import copy
-import io
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from gapstone.console.options import results_folder
-from gapstone.console.terminal import Terminal
 from gapstone.data.python_objects import described
 from gapstone.evaluating.evaluate import evaluate as run
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.library.evaluation import Evaluation
-from gapstone.library.python_words import PythonTerminal, errors_in_python
+from gapstone.library.given_arguments import Data, given_data, given_path
+from gapstone.library.python_words import console_of, errors_in_python
 from gapstone.maps.open_model import ImageModel, as_image_model
 from gapstone.models.classifier import Classifier
 from gapstone.models.of_comparison import model_of
@@ -26,7 +25,7 @@ GivenModel = str | os.PathLike[str] | Classifier | ImageModel
 
 def evaluate(
     models: GivenModel | Sequence[GivenModel] | Mapping[str, GivenModel],
-    data: Any,
+    data: Data,
     *,
     split: Literal["auto", "train", "val", "test", "all"] = "auto",
     metric: str | Function | None = None,
@@ -89,7 +88,7 @@ def evaluate(
         ModelFileError: a file that is no model; a ValueError.
     """
     folder = Path(out) if out is not None else results_folder("evaluate", described(data))
-    console = PythonTerminal() if progress else Terminal(file=io.StringIO())
+    console = console_of(progress)
     with errors_in_python():
         named = models if isinstance(models, Mapping) else None
         several = list(named.values()) if named is not None else _listed(models)
@@ -100,8 +99,8 @@ def evaluate(
                 f"models: two are called {max(alike, key=alike.count)!r}: give them names, {{'old': …, 'new': …}}."
             )
         request = EvaluateRequest(
-            found, os.fspath(data) if isinstance(data, os.PathLike) else data, split, metric, limit,
-            None if weights is None else Path(weights), device, precision, batch_size, workers, duplicates,
+            found, given_data(data), split, metric, limit,
+            given_path(weights), device, precision, batch_size, workers, duplicates,
             duplicate_threshold, groups, group_pattern, multi_label, quick, tuple(named or ()),
         )  # fmt: skip
         run(request, folder, console)

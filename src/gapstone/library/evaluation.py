@@ -1,7 +1,7 @@
 """`Evaluation`: what `gs.evaluate` found, as an object."""
 
 import webbrowser
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,8 +11,9 @@ from gapstone.comparing.report import number_text
 from gapstone.console.formatting import display
 from gapstone.evaluating.gather_evaluation import SCHEMA
 from gapstone.library.head_of_results import Verdict
-from gapstone.library.measured_numbers import MeasuredNumber
+from gapstone.library.measured_numbers import MeasuredByMetrics, MeasuredNumber
 from gapstone.library.prediction_frame import evaluated_frame
+from gapstone.library.results_object import ResultsObject
 from gapstone.library.tables import Entries
 from gapstone.storage.sealed_json import DamagedError, read_sealed
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class ModelResult:
+class ModelResult(MeasuredByMetrics[MeasuredNumber]):
     """What was measured of one model on the tested images.
 
     Examples:
@@ -30,26 +31,7 @@ class ModelResult:
 
     """
 
-    name: str
-    facts: Mapping[str, Any]
-    """Its entry in evaluated.json, whose keys docs/evaluate.md describes."""
-    about_metrics: Sequence[Mapping[str, Any]]
-    """The descriptions of all metrics in evaluated.json, the one that decides first."""
-
-    @property
-    def metrics(self) -> dict[str, MeasuredNumber]:
-        """All metrics, by name; the one that decides comes first."""
-        return {
-            about["name"]: MeasuredNumber.of(
-                self.facts["metrics"][about["name"]], about["words"], about["factor"], about["digits"]
-            )
-            for about in self.about_metrics
-        }
-
-    @property
-    def score(self) -> MeasuredNumber:
-        """The metric that decides between models."""
-        return next(iter(self.metrics.values()))
+    number = MeasuredNumber
 
     @property
     def accuracy(self) -> MeasuredNumber:
@@ -144,7 +126,7 @@ class ModelDifference:
         return str(self.facts["sentence"])
 
 
-class Evaluation:
+class Evaluation(ResultsObject[ModelResult]):
     """How good models are on labelled images, as `gs.evaluate` returns it.
 
     Examples:
@@ -162,9 +144,6 @@ class Evaluation:
         out: The folder of the results, which docs/evaluate.md describes.
         results: The content of its evaluated.json.
     """
-
-    def __init__(self, out: Path, results: dict[str, Any]) -> None:
-        self.out, self.results = out, results
 
     @classmethod
     def open(cls, out: str | Path) -> "Evaluation":
@@ -189,26 +168,6 @@ class Evaluation:
             raise ValueError(f"{display(path)} is of another version of gapstone: evaluate again.")
         return cls(Path(out), results)
 
-    @property
-    def verdict(self) -> str:
-        """The result in one short sentence."""
-        return str(self.results["verdict"])
-
-    @property
-    def findings(self) -> list[str]:
-        """A sentence for each model beside the first, and for what holds on moved images."""
-        return list(self.results["findings"])
-
-    @property
-    def remarks(self) -> list[str]:
-        """Sentences that whoever reads the numbers must know."""
-        return list(self.results["remarks"])
-
-    @property
-    def metric(self) -> str:
-        """The name of the metric that decides."""
-        return str(self.results["metrics"][0]["name"])
-
     @cached_property
     def models(self) -> Entries[ModelResult]:
         """What was measured of each model, in the order in which they were given."""
@@ -221,17 +180,9 @@ class Evaluation:
         about, pairs = self.results["metrics"][0], self.results["pairs"]
         return Entries({pair["a"]: ModelDifference(pair["a"], pair["b"], pair, about) for pair in pairs}, "pair")
 
-    def __getitem__(self, model: str) -> ModelResult:
-        return self.models[model]
-
-    def __iter__(self) -> Iterator[ModelResult]:
-        return iter(self.models)
-
-    def __len__(self) -> int:
-        return len(self.models)
-
-    def __contains__(self, model: object) -> bool:
-        return model in self.models.names()
+    @property
+    def _entries(self) -> Entries[ModelResult]:
+        return self.models
 
     def predictions(self, model: str | None = None, probabilities: bool = False) -> "pd.DataFrame":
         """What every model answers for every tested image.
@@ -287,10 +238,7 @@ class Evaluation:
         return "", str(self.results["metrics"][0]["words"]), "parameters", against
 
     def __repr__(self) -> str:
-        rows = [self._titles(), *(self._cells(one) for one in self)]
-        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([self.verdict, "", *lines, display(self.out / "report.html")])
+        return self._shown([self._titles(), *map(self._cells, self)])
 
     def _repr_html_(self) -> str:
         from gapstone.library.notebook_view import evaluation_view

@@ -32,23 +32,27 @@ MOST_NUMBERED = 12
 
 def figure(results: dict[str, Any], what: str, head: str) -> "Figure":
     """The chart of that name. Raises ValueError where there is none, or nothing of it was measured."""
+    made = _drawn(results, what, head)
+    if made is None:
+        raise ValueError(f"there is nothing to draw for {what!r}: {_WHY.get(what, 'no trial has finished')}.")
+    return made
+
+
+def _drawn(results: dict[str, Any], what: str, head: str) -> "Figure | None":
+    """The chart; None where nothing of it was measured. Raises ValueError where there is none of that name."""
     names = [one["head"] for one in results["heads"]]
     single: dict[str, Callable[[dict[str, Any], int], Figure | None]] = {
         "reliability": _reliability,
         "confusion": _confusion,
     }
     if what in single:
-        made = single[what](results, names.index(head))
-    elif what == "pairs":
-        made = _pairs(results)
-    elif what in CHARTS:
+        return single[what](results, names.index(head))
+    if what == "pairs":
+        return _pairs(results)
+    if what in CHARTS:
         chart = draw(results, heads_of(results), what, PAPER)
-        made = None if chart is None else _with_names(chart.figure, names, results["settings"]["baseline"])
-    else:
-        raise ValueError(f"there is no chart {what!r}; there are {', '.join(['pairs', *CHARTS, *single])}")
-    if made is None:
-        raise ValueError(f"there is nothing to draw for {what!r}: {_WHY.get(what, 'no trial has finished')}.")
-    return made
+        return None if chart is None else _with_names(chart.figure, names, results["settings"]["baseline"])
+    raise ValueError(f"there is no chart {what!r}; there are {', '.join(['pairs', *CHARTS, *single])}")
 
 
 _WHY = {
@@ -75,9 +79,7 @@ def save_all(out: Path, results: dict[str, Any], form: str) -> list[Path]:
     written: list[Path] = []
     (out / "figures").mkdir(exist_ok=True)
     for name, what, head in wanted:
-        try:
-            made = figure(results, what, head)
-        except ValueError:  # nothing of it was measured
+        if (made := _drawn(results, what, head)) is None:
             continue
         written.append(out / "figures" / f"{name}.{form}")
         with atomic_file(written[-1]) as unfinished:

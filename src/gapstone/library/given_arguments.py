@@ -1,5 +1,6 @@
 """What `gs.compare` and `gs.train` do with their arguments before the work begins."""
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def _say_unknown(name: str, unknown: str | None, console: Terminal) -> None:
             f"Trials of {display(name)} cannot be used again after a stop: it could not be told from an edited one, "
             f"since it holds {display(unknown)}."
         )
+
+
+def given_data(data: Data) -> Data:
+    """DATA as the work takes it: a path as text."""
+    return os.fspath(data) if isinstance(data, os.PathLike) else data
 
 
 def given_path(path: str | Path | None) -> Path | None:

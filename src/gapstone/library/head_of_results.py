@@ -1,18 +1,17 @@
 """A head of a comparison's results, its difference from the baseline, and its trials, as objects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gapstone.comparing.report import number_text
-from gapstone.library.measured_numbers import MeanOfTrials
+from gapstone.library.measured_numbers import Facts, MeanOfTrials, MeasuredByMetrics
 
 Verdict = Literal["better", "worse", "equivalent", "cannot tell"]
-Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
-class HeadResult:
+class HeadResult(MeasuredByMetrics[MeanOfTrials]):
     """What was measured of one head.
 
     Examples:
@@ -21,27 +20,7 @@ class HeadResult:
         >>> gap.metrics["auroc"].interval
     """
 
-    name: str
-    """As it was given: `gap`, `fc:512:dropout=0.5`."""
-    facts: Facts
-    """Its entry in results.json, whose keys docs/results.md describes."""
-    about_metrics: Sequence[Facts]
-    """The descriptions of all metrics in results.json, the one that decides first."""
-
-    @property
-    def metrics(self) -> dict[str, MeanOfTrials]:
-        """All metrics on the test images, by name; the one that decides comes first."""
-        return {
-            about["name"]: MeanOfTrials.of(
-                self.facts["metrics"][about["name"]], about["words"], about["factor"], about["digits"]
-            )
-            for about in self.about_metrics
-        }
-
-    @property
-    def score(self) -> MeanOfTrials:
-        """The metric that decides the verdicts."""
-        return next(iter(self.metrics.values()))
+    number = MeanOfTrials
 
     @property
     def accuracy(self) -> MeanOfTrials:

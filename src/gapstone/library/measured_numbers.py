@@ -1,10 +1,12 @@
 """Numbers of results with their intervals and the values behind them, as objects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 from gapstone.comparing.report import number_text
+
+Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,3 +87,36 @@ class MeanOfTrials(MeasuredNumber):
     def __repr__(self) -> str:
         many = len(self.values)
         return f"{self.short()}, of {many} trial{'s' if many != 1 else ''}" if self.mean is not None else self.short()
+
+
+Number = TypeVar("Number", bound=MeasuredNumber)
+
+
+@dataclass(frozen=True, repr=False)
+class MeasuredByMetrics(Generic[Number]):
+    """A head or a model with all its metrics."""
+
+    name: str
+    """As it was given."""
+    facts: Facts
+    """Its entry in the results, whose keys docs/results.md and docs/evaluate.md describe."""
+    about_metrics: Sequence[Facts]
+    """The descriptions of all metrics in the results, the one that decides first."""
+
+    number: ClassVar[type[Any]]
+    """What its metrics are: a mean of trials, or of images alone."""
+
+    @property
+    def metrics(self) -> dict[str, Number]:
+        """All metrics on the test images, by name; the one that decides comes first."""
+        return {
+            about["name"]: self.number.of(
+                self.facts["metrics"][about["name"]], about["words"], about["factor"], about["digits"]
+            )
+            for about in self.about_metrics
+        }
+
+    @property
+    def score(self) -> Number:
+        """The metric that decides the verdicts."""
+        return next(iter(self.metrics.values()))

@@ -1,6 +1,5 @@
 """`gs.predict`: what a model answers for images."""
 
-import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,15 +13,16 @@ from PIL import Image
 
 from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
-from gapstone.console.terminal import Terminal
 from gapstone.data.dataset_items import item_pixels
 from gapstone.data.input_files import InputFiles, input_files
-from gapstone.explaining.predict_files import missing_rows, predict_rows
+from gapstone.explaining.predict_files import NO_FILE, Row, predict_rows
+from gapstone.images.as_picture import GRAY_OR_RGB, same_channels
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.library.evaluate_models import GivenModel, open_given
-from gapstone.library.python_words import PythonTerminal, errors_in_python
+from gapstone.library.given_arguments import given_path
+from gapstone.library.python_words import console_of, errors_in_python
 from gapstone.library.tables import Entries
 from gapstone.maps.open_model import ImageModel, open_model
 from gapstone.runtime.eval_mode import eval_mode
@@ -127,63 +127,73 @@ def predict(
         progress: show a bar, and what was left out of folders.
 
     Returns:
-        A `Prediction` for each image, by number or by name.
+        A `Prediction` for each image in the order in which they were given, by number or by name.
 
     Raises:
         ModelFileError: a file that is no model; a ValueError.
         ValueError: `native`, and the model takes one size only; an array that is no image.
         TypeError: `model` is no model.
     """
-    console = PythonTerminal(stderr=True) if progress else Terminal(file=io.StringIO())
+    console = console_of(progress, stderr=True)
     with errors_in_python(), Bars(console, idle="Predicting") as bars:
         given = open_given(model, head, device)
         if isinstance(given, str):
             with bars.during(f"Opening {given}"):
-                given = open_model(given, None if weights is None else Path(weights), pick_device(device))
+                given = open_model(given, given_path(weights), pick_device(device))
         elif weights is not None:
             raise ValueError(f"--weights {display(weights)} goes with a network's name; the model is open already.")
-        inputs, pictures = _found(images, given.preprocessing)
-        for note in inputs.notes():
+        found, notes = _found(images, given.preprocessing)
+        for note in notes:
             bars.log(note)
-        rows = missing_rows(inputs) + _rows(given, pictures, native, bars)
-    return Entries({row["name"]: Prediction(row["name"], row) for row in rows}, "image")
+        readable = [(name, image) for name, image in found if image is not None]
+        rows = iter(_rows(given, readable, native, bars))
+        told = [{"name": name, "error": NO_FILE} if image is None else next(rows) for name, image in found]
+    return Entries([(row["name"], Prediction(row["name"], row)) for row in told], "image")
 
 
-def _rows(model: ImageModel, pictures: Sequence[Path | NDArray[np.uint8]], native: bool, bars: Bars) -> list[Any]:
+def _rows(
+    model: ImageModel, images: Sequence[tuple[str, Path | NDArray[np.uint8]]], native: bool, bars: Bars
+) -> list[Row]:
     sizes: Counter[tuple[int, int]] = Counter()
     with eval_mode(model.model):
-        rows = predict_rows(model, pictures, native, model.check_native() if native else None, bars, sizes)
+        rows = predict_rows(model, images, native, model.check_native() if native else None, bars, sizes)
     if not native and (note := cropping_note(model.preprocessing, sizes)):
         bars.log(note)
     return rows
 
 
-def _found(images: Any, preprocessing: Preprocessing) -> tuple[InputFiles, list[Path | NDArray[np.uint8]]]:
-    """What was said of files, and all images in their order. Raises ValueError for an array that is no image."""
-    inputs, found = InputFiles(), list[Path | NDArray[np.uint8]]()
+def _found(
+    images: Any, preprocessing: Preprocessing
+) -> tuple[list[tuple[str, Path | NDArray[np.uint8] | None]], list[str]]:
+    """Names and images in the order that they were given, None for a pattern without files; what was left out.
+
+    Raises ValueError for an array that is no image, and where there is nothing.
+    """
+    found: list[tuple[str, Path | NDArray[np.uint8] | None]] = []
+    left_out = InputFiles()
     for number, image in enumerate([images] if _is_one(images, preprocessing.channels) else images):
         if isinstance(image, str | os.PathLike):
             files = input_files([os.fspath(image)])
-            found += files.paths
-            inputs.add(files)
+            found += [(display(os.fsdecode(path)), path) for path in files.paths]
+            found += [(display(pattern), None) for pattern in files.missing]
+            left_out.add(files)
         else:
-            found.append(_pixels(f"image {number}", image, preprocessing))
-    if not found and not inputs.missing:
-        raise ValueError(" ".join(["images: there is no image among them.", *inputs.notes()]))
-    return inputs, found
+            found.append((str(number), _pixels(f"image {number}", image, preprocessing)))
+    if not found:
+        raise ValueError(" ".join(["images: there is no image among them.", *left_out.notes()]))
+    return found, left_out.notes()
 
 
 def _pixels(name: str, image: Any, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """(H, W, C), on the range of values that the model was trained on. Raises ValueError for what is no image."""
-    if isinstance(image, Image.Image) or (preprocessing.channels in (1, 3) and preprocessing.ranges == UNDECIDED):
+    if isinstance(image, Image.Image) or (preprocessing.channels in GRAY_OR_RGB and preprocessing.ranges == UNDECIDED):
         return item_pixels("images", name, image)[0]
     is_tensor = hasattr(image, "detach")
     values = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
     if values.ndim == 3 and is_tensor:
         values = values.transpose(1, 2, 0)
-    known = (1, 3) if preprocessing.channels in (1, 3) else (preprocessing.channels,)
     shown = preprocessing.on_range(values[:, :, None] if values.ndim == 2 else values)
-    if shown is None or shown.ndim != 3 or shown.shape[2] not in known or not shown.size:
+    if shown is None or shown.ndim != 3 or not shown.size or not same_channels(shown.shape[2], preprocessing.channels):
         raise ValueError(
             f"images: {name} is {values.dtype} of shape {values.shape}; expected (H, W, {preprocessing.channels}) of "
             f"uint8 or of values as the model was trained on ({preprocessing.ranges})."
@@ -197,4 +207,4 @@ def _is_one(images: Any, of_model: int) -> bool:
         return True
     shape = tuple(getattr(images, "shape", (0, 0, 0, 0)))
     channels = shape[:1] if hasattr(images, "detach") else shape[-1:]
-    return len(shape) < 3 or (len(shape) == 3 and channels[0] in (1, 3, of_model))
+    return len(shape) < 3 or (len(shape) == 3 and channels[0] in (*GRAY_OR_RGB, of_model))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gapstone.console.formatting import display
 from gapstone.evaluating.class_matching import match_classes
 from gapstone.library.tables import pandas
-from gapstone.statistics.labels import Labels, answers, class_sets, is_multi_label
+from gapstone.statistics.labels import Labels, class_sets, is_multi_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,9 +78,11 @@ def _answers(
 ) -> dict[str, Any]:
     """The columns of one model."""
     labels, classes = arrays["labels"], arrays[f"classes_{number}"].tolist()
-    p = np.exp(arrays[f"log_probabilities_{number}"].astype(np.float64))
+    logs = arrays[f"log_probabilities_{number}"]
     several = is_multi_label(labels)
-    answer: Labels = answers(p, several)
+    # of logarithms: what is 0.5 to the last bit is answered, and exp(log(0.5)) is less
+    answer: Labels = logs >= np.log(0.5, dtype=logs.dtype) if several else logs.argmax(1)
+    p = np.exp(logs.astype(np.float64))
     if several:  # its columns are DATA's classes
         true, correct = _names(classes, labels), (answer == labels).all(1)
     else:

@@ -1,5 +1,6 @@
 """What the work says of the command line's options, in the words of Python: `--batch-size` is `batch_size`."""
 
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,11 @@ def errors_in_python() -> Iterator[None]:
     except KeyboardInterrupt as error:
         error.__notes__ = [in_python(note) for note in getattr(error, "__notes__", [])]
         raise
+
+
+def console_of(progress: bool, stderr: bool = False) -> Terminal:
+    """Where the work is shown; without `progress` nowhere."""
+    return PythonTerminal(stderr=stderr) if progress else Terminal(file=io.StringIO())
 
 
 class PythonTerminal(Terminal):

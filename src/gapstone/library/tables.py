@@ -27,8 +27,10 @@ class Entries(Sequence[Entry], Generic[Entry]):
         >>> result.heads.frame()
     """
 
-    def __init__(self, entries: Mapping[str, Entry], kind: str) -> None:
-        self._entries, self._kind = dict(entries), kind
+    def __init__(self, entries: Mapping[str, Entry] | Sequence[tuple[str, Entry]], kind: str) -> None:
+        self._named = list(entries.items() if isinstance(entries, Mapping) else entries)
+        self._first = dict(reversed(self._named))  # of several of one name
+        self._kind = kind
 
     @overload
     def __getitem__(self, key: int | str) -> Entry: ...
@@ -36,20 +38,20 @@ class Entries(Sequence[Entry], Generic[Entry]):
     def __getitem__(self, key: slice) -> list[Entry]: ...
     def __getitem__(self, key: int | str | slice) -> Entry | list[Entry]:
         if not isinstance(key, str):
-            return list(self._entries.values())[key]
-        if key not in self._entries:
-            raise KeyError(f"there is no {self._kind} {key!r}; there are {', '.join(self._entries) or 'none'}")
-        return self._entries[key]
+            return [entry for _, entry in self._named][key]
+        if key not in self._first:
+            raise KeyError(f"there is no {self._kind} {key!r}; there are {', '.join(self.names()) or 'none'}")
+        return self._first[key]
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._named)
 
     def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+        return (entry for _, entry in self._named)
 
     def names(self) -> list[str]:
         """The names of all entries."""
-        return list(self._entries)
+        return [name for name, _ in self._named]
 
     def rows(self) -> list[dict[str, Any]]:
         """A dictionary for each entry, with the columns of `frame`."""

@@ -1,20 +1,17 @@
 """`gs.train`: one classifier, trained on the user's own images."""
 
-import io
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.trials import EpochNumbers, Trial
-from gapstone.console.terminal import Terminal
 from gapstone.evaluating.train_model import train_model
 from gapstone.heads.own_heads import OwnHeadLike
-from gapstone.library.given_arguments import Backbone, Data, Size, as_typed, find_backbone, given_path
+from gapstone.library.given_arguments import Backbone, Data, Size, as_typed, find_backbone, given_data, given_path
 from gapstone.library.listeners import epoch_event
 from gapstone.library.own_head import name_heads
-from gapstone.library.python_words import PythonTerminal, errors_in_python
+from gapstone.library.python_words import console_of, errors_in_python
 from gapstone.models.classifier import Classifier
 from gapstone.trackers import EpochEnded
 from gapstone.training.training_data import TrainOptions
@@ -111,11 +108,11 @@ def train(
         TypeError: `backbone` is no network.
         TrainingError: the loss is not finite.
     """
-    console = PythonTerminal() if progress else Terminal(file=io.StringIO())
+    console = console_of(progress)
     with errors_in_python():
         (spec,), own = name_heads([_one(head)])
         name, code = find_backbone(backbone, at, (spec,), own, console)
-        given = os.fspath(data) if isinstance(data, os.PathLike) else data
+        given = given_data(data)
         options = TrainOptions(
             given, name, pretrained, from_scratch, as_typed(size, "x"), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,

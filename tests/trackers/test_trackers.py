@@ -52,7 +52,7 @@ def compared(tmp_path_factory):
     recorder, out = Recorder(), tmp_path_factory.mktemp("tracked") / "digits run"
     with pytest.MonkeyPatch.context() as patch:
         printed = io.StringIO()
-        patch.setattr("gapstone.library.compare.PythonTerminal", lambda: PythonTerminal(file=printed))
+        patch.setattr("gapstone.library.compare.console_of", lambda progress: PythonTerminal(file=printed))
         arguments = {"heads": ["gap", "gem:p=learned"], "seeds": 1, "limit": 60, "epochs": 2, "quick": True}
         gs.compare("digits", **arguments, out=out, trackers=[Broken(), recorder])
     return recorder, read_sealed(out / "results.json", "results"), printed.getvalue()

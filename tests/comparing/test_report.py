@@ -1,6 +1,7 @@
 """The report of results that never were: whole, safe, without a request, and readable on a terminal."""
 
 import io
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,10 +13,10 @@ from PIL import Image
 from rich.console import Console
 
 from gapstone.comparing.learning_curve import curve_results
-from gapstone.comparing.report import number_text, report_page, report_pictures, report_terminal
+from gapstone.comparing.report import charts, number_text, report_page, report_pictures, report_terminal
 from gapstone.comparing.report.charts import COLOURS, ChartStyle
 from gapstone.comparing.verdict import sentences
-from gapstone.images.as_picture import three_channels
+from gapstone.images.as_picture import MOST_CHANNELS, three_channels
 from gapstone.statistics.unit import Unit
 from tests.comparing.fake_results import NAMES, make, save
 from tests.schemas import schemas
@@ -347,6 +348,29 @@ def test_scale_keeps_numbers_inside_and_ticks_round() -> None:
     assert scale.ticks() == [-10, -5, 0] or 0 in scale.ticks()
     assert 3 <= len(report_page.AxisScale([99.2, 100], most=100.5).ticks()) <= 10
     assert report_page.AxisScale([0.0]).ticks()
+
+
+@pytest.mark.parametrize("shares", [[1.0, 1.0], [0.0, 0.0], [0.98, 1.0], [0.0, 0.02], [0.4, 0.6]], ids=str)
+def test_no_axis_shows_more_than_all_or_less_than_nothing(shares: list[float]) -> None:
+    head = {"shift": {"pixels": [0, 1], "accuracy": shares}}
+    chart = charts.robustness([head], "shift", "pixels", "accuracy", ("moved by", "accuracy"))
+    assert chart
+    (axes,) = chart.figure.axes
+    low, high = axes.get_ylim()
+    ticks = [tick for tick in axes.get_yticks() if low <= tick <= high]
+    assert len(ticks) > 1
+    assert -1e-9 <= min(ticks) < max(ticks) <= 1 + 1e-9
+    assert low < min(shares)  # markers are whole
+    assert max(shares) < high
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_pictures_in_false_colours_are_called_so(tmp_path: Path, channels: int) -> None:
+    make(tmp_path, heads=("gap", "gmp"), seeds=3, images=60, channels=channels)
+    said = "Pictures of 5 channels are shown in false colours" in report_page.write(tmp_path).read_text("utf-8")
+    assert said == (channels == 5)
+    (taken,) = re.findall(r'"channels": ({"type.*?})', json.dumps(schemas()["results.schema.json"]))
+    assert json.loads(taken) == {"type": "integer", "minimum": 1, "maximum": MOST_CHANNELS}
 
 
 def test_heads_differ_in_more_than_colour() -> None:

@@ -21,6 +21,7 @@ from gapstone.evaluating.evaluated_predictions import write_predictions
 from gapstone.evaluating.evaluation_table import valued
 from gapstone.evaluating.gather_evaluation import AnsweredModel
 from gapstone.evaluating.multi_label_answers import shown_classes
+from gapstone.images.as_picture import seen_as
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import write_sealed
 
@@ -67,6 +68,7 @@ def fill(results: Mapping[str, Any], evaluations: Sequence[AnsweredModel]) -> st
         "found": [(entry, found_picture(entry["by_class"])) for entry in models] if multi_label else [],
         "class_rows": _class_rows(models) if multi_label else [],
         "worst": _worst(results, evaluations),
+        "false_colours": seen_as(evaluations[0].model.preprocessing.channels),
         "marks": MARKS,
         "most_listed": MOST_LISTED,
         "left_out": _left_out(results["data"]["left_out"]),

@@ -162,7 +162,11 @@ def _svg(figure: Figure, label: str | None) -> Markup:
 
 
 def _percent(axes: Axes, axis: str = "y") -> None:
+    """To be called when all is drawn: where the margin around it leaves 0 to 1, no share is there, and no tick."""
     getattr(axes, f"{axis}axis").set_major_formatter(FuncFormatter(lambda share, _: f"{round(100 * share, 3):g} %"))
+    low, high = getattr(axes, f"get_{axis}lim")()
+    margin = 0.03 * (min(high, 1) - max(low, 0))  # half of a marker
+    getattr(axes, f"set_{axis}lim")(max(low, -margin), min(high, 1 + margin))
 
 
 def _score_axis(axes: Axes, metric: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from gapstone.console.formatting import pages
 from gapstone.drawing.confusion_picture import FEW, confusion_picture
 from gapstone.drawing.found_picture import found_picture
 from gapstone.drawing.metric_table import metric_table
+from gapstone.images.as_picture import seen_as
 from gapstone.storage.atomic import write_atomic
 from gapstone.storage.sealed_json import read_sealed, read_vouched
 
@@ -79,6 +80,7 @@ def fill(
     pictures = dict(enumerate(worst))
     multi_label = results["data"].get("multi_label", False)
     page = {
+        "false_colours": seen_as(results["data"]["channels"]),
         "results": results,
         "created": f"{created.day} {created:%B %Y, %H:%M}",
         "heads": heads,

@@ -21,6 +21,7 @@ from gapstone.comparing.trials import cached_predictor
 from gapstone.models.backbone_weights import digest, read_weights
 from gapstone.training.training_data import TrainOptions
 from gapstone.workers.job_processes import JobNews
+from tests.marks import slow_but
 
 timm = pytest.importorskip("timm")
 
@@ -84,7 +85,7 @@ def whole(data, tmp_path_factory):
     return plan, stored(plan, out)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", slow_but(HEADS, "cls:8", "cls+gap:layers=2", "attention:queries=2:cls=1", "own"))
 def test_a_head_predicts_from_what_is_stored_what_the_whole_model_does(whole, head):
     plan, cache = whole
     trial = next(trial for trial in plan.trials if trial.head == head)

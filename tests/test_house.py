@@ -172,7 +172,7 @@ CEILINGS = {
     "pooling": 500,
     "data": 5210,
     "loops": 6150,
-    "huge_images": 600,
+    "huge_images": 760,
     "images": 1790,
     "pools": 600,
     "regions": 400,

@@ -136,7 +136,7 @@ def test_windows_outside_are_refused(tmp_path):
     image = open_huge_image(write(tmp_path / "a.tif", values((20, 30), "uint8")))
     with pytest.raises(ValueError, match="has 20 rows and 30 columns"):
         image.read(10, 0, 11, 5)
-    with pytest.raises(ValueError, match="level 1: .* has the levels 0 to 0"):
+    with pytest.raises(ValueError, match=r"level 1: .* has the levels 0 to 0"):
         image.read(0, 0, 1, 1, level=1)
 
 

@@ -248,9 +248,10 @@ def background_of(dtype: DTypeLike, value: float) -> Any:
     """A value as this type has it: 0 where it doesn't fit."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
-        return kind.type(value)
+        return np.asarray(value, kind)[()]
     limits = np.iinfo(kind)
-    return kind.type(value) if float(value).is_integer() and limits.min <= value <= limits.max else kind.type(0)
+    fits = float(value).is_integer() and limits.min <= value <= limits.max
+    return np.asarray(value if fits else 0, kind)[()]
 
 
 def cut_bands(bands: Iterator[ImageBand], rows: int) -> Iterator[ImageBand]:

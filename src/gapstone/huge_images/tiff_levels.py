@@ -158,8 +158,8 @@ def _micrometres(tif: Any, page: Any) -> float | None:
     per_px = under / over
     if tif.is_imagej and (unit := str(tif.imagej_metadata.get("unit", ""))):
         return _positive(per_px * _UNITS[unit.replace("\\u00B5", "µ")])
-    unit = page.tags[296].value if 296 in page.tags else _INCH
-    size = per_px * {_CENTIMETRE: 1e4, _INCH: 25400.0}[int(unit)]
+    code = int(page.tags[296].value) if 296 in page.tags else _INCH
+    size: float = per_px * {_CENTIMETRE: 1e4, _INCH: 25400.0}[code]
     return _positive(size) if size < PRINTED else None
 
 

@@ -82,9 +82,11 @@ def on_white(colours: NDArray[np.uint8], alpha: NDArray[np.uint8], premultiplied
     """Colours (…, C) of an alpha (…) on white, rounded as Pillow does."""
     opacity = alpha[..., None].astype(np.uint16)
     if premultiplied:
-        return np.minimum(colours + (255 - opacity), 255).astype(np.uint8)
+        added: NDArray[np.uint8] = np.minimum(colours + (255 - opacity), 255).astype(np.uint8)
+        return added
     mixed = colours * opacity.astype(np.uint32) + (255 - opacity) * np.uint32(255) + 128
-    return (((mixed >> 8) + mixed) >> 8).astype(np.uint8)
+    rounded: NDArray[np.uint8] = (((mixed >> 8) + mixed) >> 8).astype(np.uint8)
+    return rounded
 
 
 def _and(valid: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> NDArray[np.bool_]:

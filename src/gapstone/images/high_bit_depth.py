@@ -34,7 +34,7 @@ MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N", "I;12")
 """Pillow's modes of more than 8 bits."""
 
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-_TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
+TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: np.fliplr,
     3: lambda a: np.rot90(a, 2),
     4: np.flipud,
@@ -73,7 +73,7 @@ class Deep:
 
     def turned(self, orientation: int) -> "Deep":
         """The upright image, given an EXIF orientation."""
-        turn = _TURNS.get(orientation)
+        turn = TURNS.get(orientation)
         if turn is None:
             return self
         alpha = None if self.alpha is None else turn(self.alpha)

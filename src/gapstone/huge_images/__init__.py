@@ -1,0 +1,1 @@
+"""Images of any size: readers behind one class, window by window or band by band."""

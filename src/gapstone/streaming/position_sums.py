@@ -1,0 +1,105 @@
+"""What is computed over all positions, summed up over bands: states of pools that add up, in float64."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gapstone.loops.reference_states import on_tensors, positions_of, shaped
+from gapstone.pooling import partial
+from gapstone.pooling.partial_state import Partial
+from gapstone.streaming.row_layout import RowCall, RowLayout, StreamError
+from gapstone.streaming.row_rules import TOTALS
+from gapstone.tracing import operations as ops
+
+NOWHERE = 2**62
+"""The position of what no position gave, in a state."""
+
+
+class PoolSum:
+    """The state of a pool over the rows that were seen."""
+
+    def __init__(self, call: RowCall, layout: RowLayout, rank: int, parameters: dict[str, Any]) -> None:
+        self.call, self.parameters = call, parameters
+        op = call.operation
+        dims: tuple[int, ...] = layout.axes
+        if isinstance(op, ops.Reduce | ops.Scale):
+            dims = tuple(range(rank)) if op.dims is None else op.dims
+        self.name = op.function if isinstance(op, ops.RegionPool) else NAMES[op.function]
+        kept = [axis for axis in range(rank) if axis not in dims]
+        # positions last, rows before columns, so that their numbers go on from band to band
+        self.order = (*kept, *(d for d in dims if d not in layout.axes), *layout.axes)
+        self.kept = len(kept)
+        self.state: Partial | None = None
+        self.seen = 0
+
+    def add(self, x: Tensor) -> None:
+        x = x.permute(self.order)
+        flat = x.reshape(1, x.shape[: self.kept].numel(), -1)
+        flat = flat.double() if flat.is_floating_point() else flat
+        try:
+            piece = partial(flat, self.name, **self.parameters)  # type: ignore[call-overload]
+        except ValueError as error:
+            raise StreamError(f"{self.call.module} cannot be streamed: {error}") from None
+        assert isinstance(piece, Partial)
+        piece = self._moved(piece, self.seen)
+        self.seen += flat.shape[2]
+        self.state = piece if self.state is None else self.state + piece
+
+    def _moved(self, piece: Partial, by: int) -> Partial:
+        """The numbers of its positions, counted from the image's first."""
+        if not piece.pool.positional or not by:
+            return piece
+        moved = (torch.where(p < NOWHERE, p + by, p) if p.dtype == torch.int64 else p for p in piece.parts)
+        return replace(piece, parts=tuple(moved))
+
+    def answer(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+        """The answer over all rows."""
+        assert self.state is not None
+        answer = self.state.finish()
+        op = self.call.operation
+        if op.function == "logsumexp" and isinstance(op, ops.Reduce):
+            answer = answer + torch.tensor(float(self.seen), dtype=answer.dtype).log()
+        return answer.reshape(shape).to(dtype)
+
+
+NAMES = {**TOTALS, "avg": "mean"}
+"""torch's names of reductions, and those of gapstone's pools; logsumexp is a sum there, and a mean here."""
+
+
+def shares(state: Partial, x: Tensor, first: int) -> Tensor:
+    """d answer / d x at the positions of x (1, C, rows, columns), of the state over all; `first`: of x's positions."""
+    pool, own = on_tensors(state.pool, 1), shaped(state.values(), 1)
+    wide = x.double().flatten(2)
+    at = (wide, positions_of(wide) + first) if pool.positional else (wide,)
+    part: Tensor = pool.share(*at, pool.finish(*state.parts, *own), *state.parts, *own)
+    return torch.as_tensor(part, dtype=x.dtype, device=x.device).expand(wide.shape).view(x.shape)
+
+
+class NormSum:
+    """The mean and variance of each group of channels over the rows that were seen."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+        self.state: Partial | None = None
+
+    def add(self, x: Tensor) -> None:
+        piece = partial(x.double().reshape(1, self.groups, -1), "variance")
+        assert isinstance(piece, Partial)
+        self.state = piece if self.state is None else self.state + piece
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """(mean, variance) of each group, float64."""
+        assert self.state is not None
+        near, moved, _, count = self.state.parts
+        return (near + moved / count).flatten(), self.state.finish().flatten()
+
+
+def normalised(x: Tensor, moments: tuple[Tensor, Tensor], weight: Any, bias: Any, eps: float) -> Tensor:
+    """What a group norm (an instance norm) makes of x (1, C, rows, columns)."""
+    mean, variance = (part.repeat_interleave(x.shape[1] // len(part)).view(1, -1, 1, 1) for part in moments)
+    scale = (variance + eps).rsqrt()
+    scale = scale if weight is None else scale * weight.double().view(1, -1, 1, 1)
+    y = (x - mean.to(x.dtype)) * scale.to(x.dtype)
+    return y if bias is None else y + bias.view(1, -1, 1, 1)

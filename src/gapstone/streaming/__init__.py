@@ -1,4 +1,4 @@
-"""`gs.stream`: the answer of a network for an image of any size, row by row, exactly and in bounded memory.
+"""The answer of a network for an image of any size, row by row, exactly and in bounded memory.
 
 A forward pass on shapes alone is recorded at the image's size (`row_recorder`, by the rules of `row_rules`). Then bands
 of full-width rows go through the recorded calls (`row_pass`): each window keeps the rows that its next one needs

@@ -176,7 +176,7 @@ class RowPass:
         block = buffer.take(rows, final, like)
         if block is None:
             return []
-        some = {slot: block for slot in call.maps}
+        some = dict.fromkeys(call.maps, block)
         return [play_windows(call, source, block, first, RowStream.filled(self.stream.known, some))]
 
 

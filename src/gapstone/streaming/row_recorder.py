@@ -14,7 +14,6 @@ from gapstone.console.formatting import first_line
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.streaming.row_layout import GivenCall, Played, RowCall, RowLayout, RowPlace, SlotFacts, StreamError
 from gapstone.streaming.row_rules import place_of
-from gapstone.tracing import operations as ops
 from gapstone.tracing.tape import Slot, replaced, tensors
 from gapstone.tracing.torch_calls import name_of, read_call
 from gapstone.tracing.trace import Arguments, Function, Keywords, Tracer
@@ -127,7 +126,9 @@ class RowRecorder(Tracer):
         made = tuple(self.add(x, place.layout, level) for x in outs)
         numbers = tuple(dict.fromkeys(part.number for part in _slots(slots) if self.slots[part.number].layout))
         self.calls.append(
-            RowCall(len(self.calls), func, name, *slots, read_call(name, *slots), module, path, place.played, made, numbers)
+            RowCall(
+                len(self.calls), func, name, *slots, read_call(name, *slots), module, path, place.played, made, numbers
+            )
         )
         return out
 

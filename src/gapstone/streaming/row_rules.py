@@ -209,7 +209,9 @@ def _adaptive(op: ops.AdaptivePool, call: GivenCall) -> RowPlace:
 def _region_pool(op: ops.RegionPool, call: GivenCall) -> RowPlace:
     _four(call)
     if not isinstance(op.place, Intervals) or op.place.axes is not None:
-        raise StreamError(f"gapstone's pool {op.function!r} over windows or a grid: of the whole map it can be streamed")
+        raise StreamError(
+            f"gapstone's pool {op.function!r} over windows or a grid: of the whole map it can be streamed"
+        )
     if any(isinstance(value, Tensor) and value.dim() > 2 for value in op.parameters.values()):
         raise StreamError(f"the pool {op.function!r}, whose weights are computed for each position")
     return RowPlace(Played.POOL, None)

@@ -48,9 +48,7 @@ def row_windows(call: RowCall, source: SlotFacts) -> RowWindows:
 def row_buffer(call: RowCall, source: SlotFacts, answer: SlotFacts) -> RowBuffer:
     assert source.layout is not None
     windows = row_windows(call, source)
-    return RowBuffer(
-        source.layout.rows, windows.extent, windows.stride, windows.before, answer.rows, windows.fill
-    )
+    return RowBuffer(source.layout.rows, windows.extent, windows.stride, windows.before, answer.rows, windows.fill)
 
 
 def play_windows(call: RowCall, source: SlotFacts, block: Tensor, first: int, filled: Filled) -> Tensor:
@@ -146,4 +144,3 @@ def play_once(call: RowCall, filled: Filled, device: torch.device) -> Any:
 def groups_of(call: RowCall, channels: int) -> int:
     op = call.operation
     return op.num_groups if isinstance(op, ops.GroupNorm) else channels
-

@@ -61,6 +61,15 @@ def test_logits_are_those_of_the_whole_image(name, size):
         assert (passes > 1) == (name == "efficientnet_b0")  # squeeze-excite needs the whole image first
 
 
+@pytest.mark.parametrize("size", [(1, 83), (83, 1), (5, 40), (31, 33)], ids=str)
+def test_smaller_than_what_a_cell_sees(size):
+    network, image = lively("resnet18").double(), torch.rand(1, 3, *size, dtype=torch.float64)
+    with torch.no_grad():
+        whole = network(image)
+    found, _ = streamed(network, image, 7)
+    assert (found - whole).abs().max() <= 1e-12 * whole.abs().max()
+
+
 def test_in_single_precision():
     network, image = lively("resnet18"), torch.rand(1, 3, 131, 67)
     with torch.no_grad():

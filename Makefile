@@ -15,7 +15,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gapstone needs Python 3.11 or newer: make install PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,slides,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,dev]"
 	touch $@
 
 demo: install
@@ -46,7 +46,7 @@ test-oldest: .venv-oldest/installed
 
 .venv-oldest/installed: pyproject.toml tests/oldest.py
 	rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,slides,dev]" \
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,dev]" \
 	  $$($(PYTHON) tests/oldest.py)
 	touch $@
 
@@ -54,7 +54,7 @@ test-oldest: .venv-oldest/installed
 test-newest:
 	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade \
-	  --editable ".[weights,hf,serve,onnx,slides,dev]"
+	  --editable ".[weights,hf,serve,onnx,dev]"
 	.venv-newest/bin/python -m pytest $(PARALLEL) $(QUIETLY)
 
 bench: install

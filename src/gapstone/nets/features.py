@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from gapstone.heads.reads import BackboneOutput, Reads, read_backbone
-from gapstone.nets.on_meta import shapes_alone
+from gapstone.nets.on_meta import shapes_alone, state_shapes
 from gapstone.runtime.torch_internals import unseen_by_modes
 
 
@@ -180,8 +180,7 @@ def dry_run(features: nn.Module, channels: int, size: tuple[int, int]) -> DryRun
 
     Raises ValueError where the network cannot take that size.
     """
-    state = {**dict(features.named_parameters()), **dict(features.named_buffers())}
-    shapes = {name: tensor.new_empty(tensor.shape, device="meta") for name, tensor in state.items()}
+    shapes = state_shapes(features)
     # Two images: batch norm in training refuses a single value per channel, which a 1×1 map of one image is.
     images = torch.empty(2, channels, *size, device="meta")
     largest = 0

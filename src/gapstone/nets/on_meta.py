@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from gapstone.tracing.trace import Arguments, Function, Keywords, Tracer
 
@@ -129,6 +129,16 @@ def on_meta() -> Iterator[None]:
     """
     with torch.device("meta"), _Answered(DRAWN):
         yield
+
+
+def state_shapes(module: nn.Module) -> dict[str, Tensor]:
+    """Its parameters and buffers as shapes, for `torch.func.functional_call`; the module keeps its own.
+
+    >>> state_shapes(nn.Linear(2, 3))["weight"].device
+    device(type='meta')
+    """
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    return {name: tensor.new_empty(tensor.shape, device="meta") for name, tensor in state.items()}
 
 
 def shapes_alone() -> Tracer:

@@ -15,7 +15,7 @@ from gapstone.heads.reads import Reads
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.nets.features import Features
 from gapstone.nets.last_stage import last_stage
-from gapstone.nets.on_meta import shapes_alone
+from gapstone.nets.on_meta import shapes_alone, state_shapes
 from gapstone.nets.timm_survey import Size, smallest_side, stride_of
 from gapstone.runtime.eval_mode import eval_mode
 
@@ -95,8 +95,7 @@ def find_facts(
 ) -> OwnFacts:
     """What the network up to its map is, from passes on shapes alone; `images` are some that it takes."""
     side, width = int(images.shape[2]), int(images.shape[3])
-    state = {**dict(trunk.named_parameters()), **dict(trunk.named_buffers())}
-    shapes = {name: tensor.new_empty(tensor.shape, device="meta") for name, tensor in state.items()}
+    shapes = state_shapes(trunk)
 
     def cells(height: int, width: int) -> Size:
         given = torch.empty(2, images.shape[1], height, width, device="meta", dtype=images.dtype)

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gapstone.loops.reference_states import on_tensors, positions_of, shaped
 from gapstone.pooling import partial
 from gapstone.pooling.partial_state import Partial
 from gapstone.streaming.row_layout import RowCall, RowLayout, StreamError
@@ -21,15 +20,17 @@ class PoolSum:
     """The state of a pool over the rows that were seen."""
 
     def __init__(self, call: RowCall, layout: RowLayout, rank: int, parameters: dict[str, Any]) -> None:
-        self.call, self.parameters = call, parameters
         op = call.operation
+        self.call, self.parameters = call, parameters
+        if op.function == "logsumexp" and isinstance(op, ops.Reduce):
+            self.parameters = {"r": 1.0}
         dims: tuple[int, ...] = layout.axes
         if isinstance(op, ops.Reduce | ops.Scale):
             dims = tuple(range(rank)) if op.dims is None else op.dims
         self.name = op.function if isinstance(op, ops.RegionPool) else NAMES[op.function]
         kept = [axis for axis in range(rank) if axis not in dims]
         # positions last, rows before columns, so that their numbers go on from band to band
-        self.order = (*kept, *(d for d in dims if d not in layout.axes), *layout.axes)
+        self.order = (*kept, *(d for d in dims if d not in layout.axes), *dict.fromkeys(layout.axes))
         self.kept = len(kept)
         self.state: Partial | None = None
         self.seen = 0
@@ -66,15 +67,6 @@ class PoolSum:
 
 NAMES = {**TOTALS, "avg": "mean"}
 """torch's names of reductions, and those of gapstone's pools; logsumexp is a sum there, and a mean here."""
-
-
-def shares(state: Partial, x: Tensor, first: int) -> Tensor:
-    """d answer / d x at the positions of x (1, C, rows, columns), of the state over all; `first`: of x's positions."""
-    pool, own = on_tensors(state.pool, 1), shaped(state.values(), 1)
-    wide = x.double().flatten(2)
-    at = (wide, positions_of(wide) + first) if pool.positional else (wide,)
-    part: Tensor = pool.share(*at, pool.finish(*state.parts, *own), *state.parts, *own)
-    return torch.as_tensor(part, dtype=x.dtype, device=x.device).expand(wide.shape).view(x.shape)
 
 
 class NormSum:

@@ -75,10 +75,6 @@ class RowBuffer:
         fill = rows.new_full(shape, self.fill)
         return torch.cat([fill, rows] if above else [rows, fill], self.axis)
 
-    @property
-    def nbytes(self) -> int:
-        return 0 if self.kept is None else self.kept.nbytes
-
 
 class RowQueue:
     """Where branches meet: rows wait until all branches have them."""
@@ -108,7 +104,3 @@ class RowQueue:
             if count > ready:  # a copy: a call in place may change what came
                 self.waiting[slot] = rows.narrow(axis, ready, count - ready).clone()
         return taken if ready else None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(rows.nbytes for rows in self.waiting.values())

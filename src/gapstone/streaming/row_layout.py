@@ -1,6 +1,6 @@
 """Where the rows and columns of the image stand in a tensor, and how a recorded call is played band by band."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -19,10 +19,21 @@ class StreamError(ValueError):
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Dimensions of a tensor that are rows and columns of the image."""
+    """Dimensions of a tensor that are rows and columns of the image; the same one where they lie in one (tokens)."""
 
     rows: int
     columns: int
+    width: int = 1
+    """Positions of a row in the dimension of rows: more than one where columns lie in it, too."""
+
+    @property
+    def folded(self) -> bool:
+        return self.rows == self.columns
+
+    def at(self, axes: Iterable[int]) -> "RowLayout":
+        """The same in other dimensions."""
+        rows, columns = axes
+        return RowLayout(rows, columns, self.width)
 
     @property
     def axes(self) -> tuple[int, int]:
@@ -61,14 +72,11 @@ class RowCall:
 
     number: int
     function: Any
-    name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     operation: Operation
     module: str
     """The layer in which it was made, as an error names it."""
-    path: str
-    """Of that layer in the network."""
     played: Played
     slots: tuple[int, ...]
     """Of the tensors it gave."""
@@ -94,11 +102,6 @@ class SlotFacts:
     def rows(self) -> int:
         assert self.layout is not None
         return self.shape[self.layout.rows]
-
-    @property
-    def columns(self) -> int:
-        assert self.layout is not None
-        return self.shape[self.layout.columns]
 
 
 @dataclass(frozen=True)

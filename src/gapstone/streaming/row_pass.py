@@ -16,7 +16,6 @@ from gapstone.tracing.tape import Slot, replaced, tensors
 
 Heard = Callable[[Tensor], None]
 """Takes rows of a slot as they are made, from top to bottom."""
-Step = Callable[["RowPass"], None]
 
 
 class RowStream:
@@ -46,10 +45,10 @@ class RowStream:
         """(1, K), when all passes have ended."""
         return self.known.get(self.recording.logits)
 
-    def begin(self, listeners: dict[int, Heard] | None = None, watched: Step | None = None) -> "RowPass":
+    def begin(self, listeners: dict[int, Heard] | None = None) -> "RowPass":
         """The next pass; listeners: by slot, who takes its rows."""
         self.once()
-        return RowPass(self, listeners or {}, watched)
+        return RowPass(self, listeners or {})
 
     def end(self, ended: "RowPass") -> None:
         """Keep what a pass has found."""
@@ -77,8 +76,8 @@ class RowStream:
 class RowPass:
     """One pass over the image: only the calls that what it looks for comes from."""
 
-    def __init__(self, stream: RowStream, listeners: dict[int, Heard], watched: Step | None) -> None:
-        self.stream, self.listeners, self.watched = stream, listeners, watched
+    def __init__(self, stream: RowStream, listeners: dict[int, Heard]) -> None:
+        self.stream, self.listeners = stream, listeners
         recording = stream.recording
         self.totals = [
             call
@@ -124,8 +123,6 @@ class RowPass:
         for call in self.calls:
             made = self._step(call, final)
             self.values |= zip(call.slots, made, strict=True) if made else ()
-            if self.watched is not None:
-                self.watched(self)
             for slot in call.maps:
                 if self.last[slot] == call.number:
                     self.values.pop(slot, None)
@@ -180,16 +177,25 @@ class RowPass:
         return [play_windows(call, source, block, first, RowStream.filled(self.stream.known, some))]
 
 
-def play_bands(
-    stream: RowStream, bands: Iterable[Tensor], height: int, listeners: dict[int, Heard] | None = None
-) -> None:
-    """One pass over all bands of an image of so many rows."""
+def play_bands(stream: RowStream, bands: Iterable[Tensor], listeners: dict[int, Heard] | None = None) -> None:
+    """One pass over all bands of the image, each (1, C, rows, W), from top to bottom.
+
+    Raises StreamError for bands that are not those of the image that was recorded; the pass then counts for nothing.
+    """
+    image = stream.recording.slots[0]
     played, seen = stream.begin(listeners), 0
     for rows in bands:
+        if rows.dim() != 4 or (*rows.shape[:2], rows.shape[3]) != (*image.shape[:2], image.shape[3]):
+            raise StreamError(
+                f"a band {tuple(rows.shape)} of an image {tuple(image.shape)}: expected (1, {image.shape[1]}, rows, "
+                f"{image.shape[3]})"
+            )
+        if rows.dtype != image.dtype:
+            raise StreamError(f"a band of {rows.dtype}: the network was recorded for {image.dtype}")
         seen += rows.shape[2]
-        if seen > height:
+        if seen > image.rows:
             break
-        played.band(rows, seen == height)
-    if seen != height:
-        raise StreamError(f"the bands hold {seen} rows, and the image was said to have {height}")
+        played.band(rows, seen == image.rows)
+    if seen != image.rows:
+        raise StreamError(f"the bands hold {'more' if seen > image.rows else seen} rows: the image has {image.rows}")
     stream.end(played)

@@ -1,16 +1,15 @@
 """Records a forward pass at the image's size on shapes alone: every call, how it is played, and what needs which."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.console.formatting import first_line
+from gapstone.nets.on_meta import shapes_alone, state_shapes
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.streaming.row_layout import GivenCall, Played, RowCall, RowLayout, RowPlace, SlotFacts, StreamError
 from gapstone.streaming.row_rules import place_of
@@ -54,28 +53,6 @@ class RowRecording:
     def input_level(self, call: RowCall) -> int:
         return max((self.slots[slot].level for slot in call.inputs), default=0)
 
-    @property
-    def inside(self) -> list[str]:
-        """The layers, before the last map, that each need a pass of their own."""
-        return list(dict.fromkeys(c.module for c in self.totals if self.input_level(c) < self.passes - 1))
-
-    @property
-    def head_pools(self) -> list[RowCall]:
-        """The pools whose answers the logits are made of: no rows come after them."""
-        after: set[int] = set()
-        for call in self.totals:
-            after |= set(call.inputs) if call.played is Played.NORM else set()
-        with_rows = {slot for call in self.calls if call.maps for slot in call.inputs}
-        reach = with_rows | after
-        return [c for c in self.totals if c.played is Played.POOL and not self._leads_to(c.slots[0], reach)]
-
-    def _leads_to(self, slot: int, targets: set[int]) -> bool:
-        made = {slot}
-        for call in self.calls:
-            if made & set(call.inputs) and not call.maps:
-                made |= set(call.slots)
-        return bool(made & targets)
-
 
 class RowRecorder(Tracer):
     """Runs the calls of a forward pass of shapes, and writes them down by their rules."""
@@ -86,11 +63,11 @@ class RowRecorder(Tracer):
         self.slots: list[SlotFacts] = []
         self.numbers: Any = WeakTensorKeyDictionary()
         self._kept: list[Tensor] = []
+        """All tensors of the pass: one that is gone is no longer known by its number."""
         self.network = type(network).__name__
-        paths: dict[nn.Module, str] = {}
-        for path, module in network.named_modules():
-            paths.setdefault(module, path)
-        self._paths, self._inside = paths, [(self.network, "")]
+        self._paths = {module: path for path, module in network.named_modules()}
+        self._inside = [self.network]
+        """The layers that run now, as an error names them; the innermost last."""
 
     def add(self, x: Tensor, layout: RowLayout | None, level: int = 0) -> int:
         """A new slot for a tensor; one that a call changed in place becomes another."""
@@ -111,7 +88,9 @@ class RowRecorder(Tracer):
         slots = replaced(args, slotted), replaced(kwargs, slotted)
         facts = [self.slots[self.numbers[x]] for x in inputs]
         maps = [(x, fact.layout) for x, fact in zip(inputs, facts, strict=True) if fact.layout is not None]
-        operation = read_call(name, args, kwargs)  # before a call in place changes its tensors
+        # before a call in place changes its tensors
+        operation = read_call(name, args, kwargs)
+        numbers = tuple(dict.fromkeys(self.numbers[x] for x, _ in maps))
         out = func(*args, **kwargs)
         outs = tensors(out)
         if not outs or (not inputs and not any(x.is_meta for x in outs)):
@@ -122,12 +101,12 @@ class RowRecorder(Tracer):
             others = [x for x in given if not any(x is other for other, _ in maps)]
             place = self._placed(GivenCall(operation, args, kwargs, maps, others, outs))
         level = max((fact.level for fact in facts), default=0) + (place.played in (Played.POOL, Played.NORM))
-        module, path = self._inside[-1]
-        made = tuple(self.add(x, place.layout, level) for x in outs)
-        numbers = tuple(dict.fromkeys(part.number for part in _slots(slots) if self.slots[part.number].layout))
+        # of a maximum its value; its position is never known, and a call that needs it is refused
+        known = outs[:1] if place.played is Played.POOL else outs
+        made = tuple(self.add(x, place.layout, level) for x in known)
         self.calls.append(
             RowCall(
-                len(self.calls), func, name, *slots, read_call(name, *slots), module, path, place.played, made, numbers
+                len(self.calls), func, *slots, read_call(name, *slots), self._inside[-1], place.played, made, numbers
             )
         )
         return out
@@ -136,42 +115,18 @@ class RowRecorder(Tracer):
         try:
             return place_of(call)
         except StreamError as error:
-            raise StreamError(f"{self._inside[-1][0]} cannot be streamed: {error}") from None
+            raise StreamError(f"{self._inside[-1]} cannot be streamed: {error}") from None
 
     def _check(self, name: str, given: list[Tensor], inputs: list[Tensor]) -> None:
         if any(x.is_meta and not any(x is known for known in inputs) for x in given):
-            raise StreamError(f"{self._inside[-1][0]} gives {name!r} a tensor that was never seen to be made")
+            raise StreamError(f"{self._inside[-1]} gives {name!r} a tensor that was never seen to be made")
 
-    @contextmanager
-    def following(self) -> Iterator[None]:
-        """Record, and know which layer runs, by torch's hooks for all modules: none is put on the network."""
+    def module_begins(self, module: nn.Module, args: object) -> None:
+        path = self._paths.get(module)
+        self._inside.append(f"{path!r} ({type(module).__name__})" if path else self.network)
 
-        def begins(module: nn.Module, args: object) -> None:
-            path = self._paths.get(module, "")
-            self._inside.append((f"{path!r} ({type(module).__name__})" if path else self.network, path))
-
-        def ends(module: nn.Module, args: object, out: object) -> None:
-            self._inside.pop()
-
-        hooks = [register_module_forward_pre_hook(begins), register_module_forward_hook(ends)]
-        try:
-            with self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
-
-def _slots(tree: object) -> list[Slot]:
-    found: list[Slot] = []
-
-    def collect(part: Any) -> Any:
-        if isinstance(part, Slot):
-            found.append(part)
-        return part
-
-    replaced(tree, collect)
-    return found
+    def module_ends(self, module: nn.Module, args: object, out: object) -> None:
+        self._inside.pop()
 
 
 @torch.no_grad()
@@ -181,7 +136,7 @@ def record_rows(network: nn.Module, channels: int, size: tuple[int, int]) -> Row
     Raises: StreamError where the network cannot be played row by row; names the layer.
     """
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    shapes = {name: x.detach().new_empty(x.shape, device="meta") for name, x in state.items()}
+    shapes = state_shapes(network)
     dtype = next((x.dtype for x in state.values() if x.is_floating_point()), torch.float32)
     image = torch.empty(1, channels, *size, device="meta", dtype=dtype)
     with eval_mode(network):
@@ -203,7 +158,7 @@ def record_rows(network: nn.Module, channels: int, size: tuple[int, int]) -> Row
 def _run(network: nn.Module, shapes: dict[str, Tensor], image: Tensor, recorder: RowRecorder) -> Any:
     run: Callable[..., Any] = torch.func.functional_call
     try:
-        with recorder.following():
+        with shapes_alone(), recorder.followed():
             return run(network, shapes, (image,))
     except StreamError:
         raise

@@ -5,6 +5,7 @@ adds the layer. What a rule accepts is exact: each row of an answer depends on t
 """
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 from torch import Tensor
@@ -44,7 +45,7 @@ def _alike(call: GivenCall) -> RowLayout:
                 f"{call.operation.function!r} with a tensor {tuple(x.shape)} that differs from row to row (a position "
                 f"embedding, coordinates)"
             )
-    return RowLayout(*(call.out.dim() - end for end in ends))
+    return call.layout.at(call.out.dim() - end for end in ends)
 
 
 def _elementwise(op: ops.Operation, call: GivenCall) -> RowPlace:
@@ -113,6 +114,10 @@ def _window_pool(op: ops.WindowPool, call: GivenCall) -> RowPlace:
 
 def _pad(op: ops.Pad, call: GivenCall) -> RowPlace:
     around = [op.padding[axis] for axis in call.layout.axes]
+    if call.layout.folded:
+        if any(any(pair) for pair in around):
+            raise StreamError("positions are padded in one dimension")
+        return _rows(call.layout)
     if op.function != "constant" and any(any(pair) for pair in around):
         raise StreamError(f"{op.function} padding, which is not that of zeros")
     return RowPlace(Played.WINDOW, call.layout)
@@ -123,7 +128,11 @@ def _slice(op: ops.Slice, call: GivenCall) -> RowPlace:
         raise StreamError("an index other than slices")
     rows, step = op.slices[call.layout.rows], op.slices[call.layout.rows].step
     whole = rows.indices(call.x.shape[call.layout.rows])[:2] == (0, call.x.shape[call.layout.rows])
-    return RowPlace(Played.ROWS if whole and step in (None, 1) else Played.WINDOW, call.layout)
+    if whole and step in (None, 1):
+        return _rows(call.layout)
+    if call.layout.folded:
+        raise StreamError("some positions are taken, in one dimension")
+    return RowPlace(Played.WINDOW, call.layout)
 
 
 def _chunk(op: ops.Chunk, call: GivenCall) -> RowPlace:
@@ -139,14 +148,14 @@ def _concat(op: ops.Concat, call: GivenCall) -> RowPlace:
     if new:
         if len(call.maps) != len(op.tensors) or any(other != call.layout for _, other in call.maps):
             raise StreamError("tensors are stacked that are not all maps")
-        layout = RowLayout(*(axis + (axis >= dim) for axis in call.layout.axes))
+        layout = call.layout.at(axis + (axis >= dim) for axis in call.layout.axes)
     elif dim in call.layout.axes or any(x.shape[a] != call.x.shape[a] for x in call.others for a in call.layout.axes):
         raise StreamError("maps are put behind each other along positions")
     return _rows(layout)
 
 
 def _permute(op: ops.Permute, call: GivenCall) -> RowPlace:
-    return _rows(RowLayout(*(op.order.index(axis) for axis in call.layout.axes)))
+    return _rows(call.layout.at(op.order.index(axis) for axis in call.layout.axes))
 
 
 def _squeeze(op: ops.Squeeze, call: GivenCall) -> RowPlace:
@@ -158,21 +167,31 @@ def _squeeze(op: ops.Squeeze, call: GivenCall) -> RowPlace:
     if not adds and (dim in call.layout.axes or call.x.shape[dim] != 1):
         raise StreamError("positions are squeezed away")
     moved = (axis + (axis >= dim) if adds else axis - (axis > dim) for axis in call.layout.axes)
-    return _rows(RowLayout(*moved))
+    return _rows(call.layout.at(moved))
 
 
 def _reshape(op: ops.Reshape, call: GivenCall) -> RowPlace:
-    x, out, layout = call.x, call.out, call.layout
-    sizes = tuple(x.shape[axis] for axis in layout.axes)
-    if layout.are_last(x.dim()) and out.dim() > 2 and tuple(out.shape[-2:]) == sizes:
-        return RowPlace(Played.SHAPED, RowLayout(out.dim() - 2, out.dim() - 1))
-    if layout.axes == (1, 2) and tuple(out.shape[:3]) == (x.shape[0], *sizes):
-        return RowPlace(Played.SHAPED, layout)
+    """What stands before the positions stays before them, and they stay in order: as a grid, or in one dimension."""
+    x, out, (first, last) = call.x, call.out, call.layout.axes
+    size = (
+        (x.shape[first] // call.layout.width, call.layout.width)
+        if call.layout.folded
+        else (x.shape[first], x.shape[last])
+    )
+    if last - first in (0, 1):
+        before = prod(x.shape[:first])
+        for axis in range(out.dim()):
+            if prod(out.shape[:axis]) != before:
+                continue
+            if tuple(out.shape[axis : axis + 2]) == size:
+                return RowPlace(Played.SHAPED, RowLayout(axis, axis + 1))
+            if out.shape[axis] == prod(size):
+                return RowPlace(Played.SHAPED, RowLayout(axis, axis, size[1]))
     raise StreamError(f"{op.function!r} of {tuple(x.shape)} into {tuple(out.shape)} puts positions in another order")
 
 
 def _reduced(layout: RowLayout, dims: Sequence[int], keepdim: bool) -> RowLayout:
-    return layout if keepdim else RowLayout(*(axis - sum(d < axis for d in dims) for axis in layout.axes))
+    return layout if keepdim else layout.at(axis - sum(d < axis for d in dims) for axis in layout.axes)
 
 
 def _reduce(op: ops.Reduce | ops.Scale, call: GivenCall) -> RowPlace:
@@ -180,9 +199,9 @@ def _reduce(op: ops.Reduce | ops.Scale, call: GivenCall) -> RowPlace:
     over = set(dims) & set(call.layout.axes)
     if not over:
         return _rows(_reduced(call.layout, dims, op.keepdim))
-    if len(over) < 2:
+    if over != set(call.layout.axes):
         raise StreamError(f"{op.function!r} over rows alone, or columns alone")
-    if op.function not in TOTALS or len(call.outs) > 1 or op.dtype is not None:
+    if op.function not in TOTALS or op.dtype is not None:
         raise StreamError(f"{op.function!r} over positions; {', '.join(TOTALS)} can be summed up")
     if isinstance(op, ops.Scale) and _order(call) not in (2, None):
         raise StreamError(f"{op.function!r} of another order than 2 over positions")

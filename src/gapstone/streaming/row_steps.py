@@ -69,7 +69,8 @@ def play_windows(call: RowCall, source: SlotFacts, block: Tensor, first: int, fi
         return F.pad(block, flat, value=_pad_value(*call.args, **call.kwargs))
     assert isinstance(op, ops.Slice)
     assert op.slices is not None
-    return block[tuple(slice(None) if a == source.layout.rows else part for a, part in enumerate(op.slices))]
+    rows = slice(None, None, op.slices[source.layout.rows].step)  # the block begins with the first of them
+    return block[tuple(rows if axis == source.layout.rows else part for axis, part in enumerate(op.slices))]
 
 
 def _weights(
@@ -101,8 +102,6 @@ def _window_pooled(op: ops.WindowPool, source: SlotFacts, block: Tensor, first: 
     if not counted:
         start, stop = start.clamp(min=0), stop.clamp(max=source.rows)
     rows = stop - start
-    if bool((rows == size).all()) if not y.is_meta else True:
-        return y
     return y * (size / rows.to(y.dtype)).view(-1, 1)
 
 
@@ -123,10 +122,10 @@ def play_rows(call: RowCall, source: SlotFacts, answers: tuple[SlotFacts, ...], 
 
 
 def _shaped(x: Tensor, before: RowLayout | None, answer: SlotFacts, after: RowLayout) -> Tensor:
-    """A reshape of other dimensions than positions, for as many rows as there are."""
+    """A reshape that keeps positions in order, for as many rows as there are."""
     assert before is not None
     shape = list(answer.shape)
-    shape[after.rows] = x.shape[before.rows]
+    shape[after.rows] = x.shape[before.rows] // before.width * after.width
     return x.reshape(shape)
 
 

@@ -47,6 +47,23 @@ class Tracer(TorchFunctionMode):
     def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
         raise NotImplementedError
 
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Trace, and see each module's input and output by torch's hooks for all modules: none is put on the model."""
+        hooks = [register_module_forward_pre_hook(self.module_begins), register_module_forward_hook(self.module_ends)]
+        try:
+            with self:
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def module_begins(self, module: nn.Module, args: object) -> None:
+        """Told of each module that is called within `followed`."""
+
+    def module_ends(self, module: nn.Module, args: object, out: object) -> None:
+        """Told of each module's output."""
+
 
 class HeadTracer(Tracer):
     """Looks for the last map in a forward pass of `images`, and records the calls from there on.
@@ -136,22 +153,11 @@ class HeadTracer(Tracer):
         """Which dimensions of a tensor of this pass are positions."""
         return position_axes(x, self.geometries.get(x), self.channels.get(x), self.size, self.grids, self.rows)
 
-    @contextmanager
-    def followed(self) -> Iterator[None]:
-        """Trace, and see each module's input and output by torch's hooks for all modules: none is put on the model."""
-        hooks = [register_module_forward_pre_hook(self.module_begins), register_module_forward_hook(self.module_ends)]
-        try:
-            with self:
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
-
     def module_begins(self, module: nn.Module, args: object) -> None:
         if module is self.into and isinstance(args, tuple) and args and isinstance(args[0], Tensor):
             self.starts(args[0])
 
-    def module_ends(self, module: nn.Module, _: object, out: object) -> None:
+    def module_ends(self, module: nn.Module, args: object, out: object) -> None:
         if module is self.out_of and isinstance(out, Tensor):
             self.starts(out)
 

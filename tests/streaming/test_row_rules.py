@@ -33,6 +33,18 @@ def in_place(x):
     return x * y
 
 
+def changed_after_windows(x):
+    y = F.avg_pool2d(x, (3, 1), 1)
+    x.mul_(2.0)
+    return y + x[:, :, 1:-1]
+
+
+def changed_after_a_meeting(x):
+    y = F.max_pool2d(x, 5, 1, 2) + x
+    x.mul_(3.0)
+    return y * x
+
+
 def grn(x):
     strength = x.norm(p=2, dim=(2, 3), keepdim=True)
     return x + x * (strength / (strength.mean(1, keepdim=True) + 1e-6))
@@ -67,6 +79,8 @@ LAYERS = {
     "chunks": Called(lambda x: torch.cat([part * k for k, part in enumerate(x.chunk(2, 1), 1)], 1)),
     "channel shuffle": Called(shuffled),
     "in place": Called(in_place),
+    "in place, after windows": Called(changed_after_windows),
+    "in place, after branches met": Called(changed_after_a_meeting),
     "stacked": Called(lambda x: torch.stack([x, x * x], 2).sum(2)),
     "max of channels": Called(lambda x: x * x.amax(1, keepdim=True)),
     "softmax of channels": nn.Softmax(1),

@@ -1,6 +1,5 @@
 """What is computed over all positions, summed up over bands: states of pools that add up, in float64."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,9 +10,6 @@ from gapstone.pooling.partial_state import Partial
 from gapstone.streaming.row_layout import RowCall, RowLayout, StreamError
 from gapstone.streaming.row_rules import TOTALS
 from gapstone.tracing import operations as ops
-
-NOWHERE = 2**62
-"""The position of what no position gave, in a state."""
 
 
 class PoolSum:
@@ -29,8 +25,7 @@ class PoolSum:
             dims = tuple(range(rank)) if op.dims is None else op.dims
         self.name = op.function if isinstance(op, ops.RegionPool) else NAMES[op.function]
         kept = [axis for axis in range(rank) if axis not in dims]
-        # positions last, rows before columns, so that their numbers go on from band to band
-        self.order = (*kept, *(d for d in dims if d not in layout.axes), *dict.fromkeys(layout.axes))
+        self.order = (*kept, *dict.fromkeys(dims))
         self.kept = len(kept)
         self.state: Partial | None = None
         self.seen = 0
@@ -44,16 +39,8 @@ class PoolSum:
         except ValueError as error:
             raise StreamError(f"{self.call.module} cannot be streamed: {error}") from None
         assert isinstance(piece, Partial)
-        piece = self._moved(piece, self.seen)
         self.seen += flat.shape[2]
         self.state = piece if self.state is None else self.state + piece
-
-    def _moved(self, piece: Partial, by: int) -> Partial:
-        """The numbers of its positions, counted from the image's first."""
-        if not piece.pool.positional or not by:
-            return piece
-        moved = (torch.where(p < NOWHERE, p + by, p) if p.dtype == torch.int64 else p for p in piece.parts)
-        return replace(piece, parts=tuple(moved))
 
     def answer(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """The answer over all rows."""

@@ -138,6 +138,8 @@ def test_windows_outside_are_refused(tmp_path):
         image.read(10, 0, 11, 5)
     with pytest.raises(ValueError, match=r"level 1: .* has the levels 0 to 0"):
         image.read(0, 0, 1, 1, level=1)
+    with pytest.raises(ValueError, match=r"level 2: .* has the levels 0 to 0"):
+        next(image.bands(4, level=2))
 
 
 def test_another_process_opens_it_anew(tmp_path):
@@ -174,3 +176,165 @@ def test_real_slides(real_images, name):
             expected = whole[top : top + high, left : left + wide]
             np.testing.assert_array_equal(image.read(top, left, high, wide, level), expected)
     assert image.micrometres == (0.499 if name.startswith("CMU") else None)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_is_composed_with_white_as_pillow_does_it(tmp_path, channels):
+    pixels = values((40, 30, channels + 1), "uint8")
+    pixels[:10, :, -1], pixels[10:20, :, -1] = 0, 255
+    path = tmp_path / "a.tif"
+    photometric = "rgb" if channels == 3 else "minisblack"
+    tifffile.imwrite(
+        path, pixels, photometric=photometric, planarconfig="contig", extrasamples=["unassalpha"], tile=(16, 16)
+    )
+    image = open_huge_image(path)
+    picture = Image.fromarray(pixels, "RGBA" if channels == 3 else "LA").convert("RGBA")
+    expected = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    assert image.channels == channels
+    found = image.read(0, 0, 40, 30)
+    assert np.abs(found.astype(int) - np.asarray(expected)[..., :channels]).max() <= 1  # two ways of rounding
+    assert (found[:10] == 255).all()
+    mask = image.read_mask(0, 0, 40, 30)
+    assert not mask[:10].any()
+    assert mask[10:20].all()
+
+
+def test_colours_that_alpha_has_multiplied_already(tmp_path):
+    pixels = values((40, 30, 4), "uint8")
+    pixels[..., :3] = pixels[..., :3] // 255 * pixels[..., 3:]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, pixels, photometric="rgb", extrasamples=["assocalpha"])
+    expected = pixels[..., :3].astype(int) + 255 - pixels[..., 3:]
+    np.testing.assert_array_equal(open_huge_image(path).read(0, 0, 40, 30), expected)
+
+
+def test_a_palette_and_white_that_is_zero(tmp_path):
+    picture = Image.fromarray(values((40, 30, 3), "uint8")).quantize(200)
+    picture.save(tmp_path / "a.tif")
+    check_against(open_huge_image(tmp_path / "a.tif"), np.asarray(picture.convert("RGB")))
+    grey = values((40, 30), "uint16")
+    tifffile.imwrite(tmp_path / "b.tif", grey, photometric="miniswhite")
+    check_against(open_huge_image(tmp_path / "b.tif"), 65535 - grey[..., None])
+
+
+@pytest.mark.parametrize(("dtype", "word"), [("int16", "-999"), ("float32", "nan"), ("uint8", "7")])
+def test_values_that_stand_for_no_data_are_masked(tmp_path, dtype, word):
+    pixels = values((40, 30), "uint8", 3).astype(dtype)
+    nothing = np.asarray(float(word)).astype(dtype)
+    pixels[pixels == nothing] = 8
+    pixels[5:9, 4:20] = nothing
+    path = write(tmp_path / "a.tif", pixels, extratags=[(42113, "s", 0, word, True)])
+    image = open_huge_image(path)
+    mask = np.ones((40, 30), bool)
+    mask[5:9, 4:20] = False
+    np.testing.assert_array_equal(image.read_mask(0, 0, 40, 30), mask)
+    np.testing.assert_array_equal(image.read(0, 0, 40, 30)[..., 0][mask], pixels[mask])
+
+
+def test_tiles_that_were_never_written_are_no_data(tmp_path):
+    path = tmp_path / "a.tif"
+    tile = values((32, 32), "uint8")
+    with tifffile.TiffWriter(path) as file:
+        tiles = iter([tile, None, None, tile])
+        options = {"photometric": "minisblack", "compression": "zlib"}
+        file.write(tiles, shape=(64, 64), dtype="uint8", tile=(32, 32), **options)
+    with tifffile.TiffFile(path) as file:
+        assert file.pages[0].databytecounts.count(0) == 2, "the file is to be sparse"
+    image = open_huge_image(path)
+    window = image.read_window(0, 0, 64, 64)
+    np.testing.assert_array_equal(window.pixels[32:, 32:, 0], tile)
+    assert (window.pixels[:32, 32:] == 255).all()
+    assert window.valid.sum() == 2 * 32 * 32
+    assert not image.damage
+
+
+def test_channels_in_pages_and_the_resolution_of_ome(tmp_path):
+    pixels = values((5, 40, 30), "uint16")
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(
+        path, pixels, metadata={"axes": "CYX", "PhysicalSizeX": 0.25, "PhysicalSizeXUnit": "µm"}, tile=(16, 16)
+    )
+    image = open_huge_image(path)
+    assert (image.channels, image.micrometres) == (5, 0.25)
+    check_against(image, pixels.transpose(1, 2, 0))
+
+
+def test_the_resolution_of_imagej(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values((40, 30), "uint8"), imagej=True, resolution=(4, 4), metadata={"unit": "um"})
+    assert open_huge_image(path).micrometres == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("packing", ["jpeg2000", "webp", "lzma", "packbits"])
+def test_other_packings(tmp_path, packing):
+    pixels = values((70, 50, 3), "uint8")
+    options = {"compressionargs": {"lossless": True}} if packing == "webp" else {}
+    path = write(tmp_path / "a.tif", pixels, tile=(32, 32), compression=packing, **options)
+    check_against(open_huge_image(path), pixels)
+
+
+def test_pages_that_just_become_smaller_are_levels(tmp_path):
+    levels = [values((200 >> n, 160 >> n, 3), "uint8", n) for n in range(3)]
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        for level in (*levels, values((31, 33, 3), "uint8")):  # the last is a label, say
+            file.write(level, photometric="rgb", tile=(32, 32))
+    image = open_huge_image(path)
+    assert [level.downsample for level in image.levels] == [1, 2, 4]
+    for number, level in enumerate(levels):
+        check_against(image, level, number)
+
+
+@pytest.mark.parametrize("packing", ["jpeg", "jpeg2000", "webp"])
+def test_a_tile_that_says_to_be_larger_is_not_unpacked(tmp_path, packing):
+    path = write(tmp_path / "a.tif", values((64, 64, 3), "uint8"), tile=(64, 64), compression=packing)
+    with tifffile.TiffFile(path) as file:
+        offset, count = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
+    data = bytearray(path.read_bytes())
+    tile = bytes(data[offset : offset + count])
+    at, size = {
+        "jpeg": (tile.index(b"\xff\xc0") + 5, b"\xff\xf0\xff\xf0"),
+        "jpeg2000": (tile.index(b"\xff\x4f\xff\x51") + 8, b"\0\1\0\0\0\1\0\0"),
+        "webp": (tile.index(b"VP8L") + 9, b"\xff\xff\xff\x0f"),
+    }[packing]
+    data[offset + at : offset + at + len(size)] = size
+    path.write_bytes(data)
+    image = open_huge_image(path)
+    with pytest.warns(UserWarning, match=r"it says to be \d+×\d+ px, in a tile of 64×64"):
+        assert not image.read_mask(0, 0, 64, 64).any()
+
+
+def test_a_strip_of_gigabytes_is_refused_before_it_is_read(tmp_path):
+    path = write(tmp_path / "a.tif", values((8, 8), "uint8"), compression="zlib")
+    data = path.read_bytes()
+    for tag in (256, 257, 278):  # width, height, rows in a strip
+        with tifffile.TiffFile(path) as file:
+            entry = file.pages[0].tags[tag]
+            at, size = entry.valueoffset, 4 if entry.dtype == 4 else 2
+        data = data[:at] + (60000).to_bytes(size, "little") + data[at + size :]
+    path.write_bytes(data)
+    with pytest.raises(ImageError, match=r"unpacks to 3\.\d+ GB, more than the limit"):
+        open_huge_image(path)
+
+
+def test_an_ordinary_file_is_read_whole(tmp_path):
+    pixels = values((40, 30, 3), "uint8")
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    image = open_huge_image(tmp_path / "a.png")
+    check_against(image, pixels)
+    assert "decoded whole" in image.kind
+
+
+def test_hostile_tiffs_are_read_or_refused(real_images):
+    """Whatever a file holds: pixels, or one sentence."""
+    seen = {"read": 0, "refused": 0}
+    for path in sorted(real_images("awkward").rglob("*.tif*")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                image = open_huge_image(path)
+                image.read(0, 0, min(64, image.height), min(64, image.width))
+                seen["read"] += 1
+            except ImageError:
+                seen["refused"] += 1
+    assert all(seen.values()), seen

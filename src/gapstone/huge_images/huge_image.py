@@ -15,9 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from gapstone.console.formatting import count_noun, display
-from gapstone.huge_images.image_description import ImageDescription
 from gapstone.huge_images.read_ahead import read_ahead
-from gapstone.images.decode_error import DecodeError
 from gapstone.images.load import ImageError
 from gapstone.storage.paths import format_bytes
 
@@ -117,18 +115,13 @@ class HugeImage(ABC):
 
     def read_window(self, top: int, left: int, height: int, width: int, level: int = 0) -> ImageWindow:
         """Pixels and mask in one go. Raises ValueError if the window isn't within the level."""
-        if not 0 <= level < len(self.levels):
-            raise ValueError(f"level {level}: {display(self.path)} has the levels 0 to {len(self.levels) - 1}")
-        here = self.levels[level]
+        here = self._level(level)
         if min(top, left) < 0 or min(height, width) < 1 or top + height > here.height or left + width > here.width:
             raise ValueError(
                 f"rows {top} to {top + height} and columns {left} to {left + width} were asked for; level {level} of "
                 f"{display(self.path)} has {here.height} rows and {here.width} columns"
             )
-        try:
-            return self._decode(level, top, left, height, width)
-        except DecodeError:
-            return self._decode_parts(level, top, left, height, width)
+        return self._decode(level, top, left, height, width)
 
     def level_for(self, micrometres: float) -> LevelChoice:
         """The coarsest level that is at least as fine as so many µm per px, and the factor that remains.
@@ -151,7 +144,7 @@ class HugeImage(ABC):
         """
         if rows < 1:
             raise ValueError(f"bands of {rows} rows: expected at least 1")
-        here = self.levels[level]
+        here = self._level(level)
         step = here.tile[0] * max(1, rows // here.tile[0])
         if (size := step * here.width * self.channels * self.dtype.itemsize) > MOST_BAND_BYTES:
             raise ImageError(
@@ -164,27 +157,14 @@ class HugeImage(ABC):
 
         return cut_bands(read_ahead(read, range(0, here.height, step)), rows)
 
-    def describe(self) -> ImageDescription:
-        """What the file holds, as text (`str`) and as JSON (`as_json`)."""
-        pixel = self.channels * self.dtype.itemsize
-        return ImageDescription(
-            path=str(self.path),
-            kind=self.kind,
-            height=self.height,
-            width=self.width,
-            channels=self.channels,
-            dtype=str(self.dtype),
-            compression=self.compression,
-            micrometres=self.micrometres,
-            file_bytes=self.path.stat().st_size if self.path.is_file() else None,
-            whole_bytes=self.height * self.width * pixel,
-            levels=tuple((level.height, level.width, level.downsample, level.tile) for level in self.levels),
-            notes=self.notes,
-        )
+    def _level(self, number: int) -> ImageLevel:
+        if not 0 <= number < len(self.levels):
+            raise ValueError(f"level {number}: {display(self.path)} has the levels 0 to {len(self.levels) - 1}")
+        return self.levels[number]
 
     @abstractmethod
     def _decode(self, level: int, top: int, left: int, height: int, width: int) -> ImageWindow:
-        """A window that is known to be within the level. Raises DecodeError if a part of it is damaged."""
+        """A window that is known to be within the level; a part of it that is damaged goes to `_damaged`."""
 
     def close(self) -> None:  # noqa: B027  some hold nothing open
         """Close the file."""
@@ -200,25 +180,6 @@ class HugeImage(ABC):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({display(self.path)!r}, {self.height}×{self.width}×{self.channels} {self.dtype})"
-
-    def _decode_parts(self, level: int, top: int, left: int, height: int, width: int) -> ImageWindow:
-        """What can be decoded of a window, tile by tile."""
-        pixels, valid = self._nothing(height, width), np.zeros((height, width), np.bool_)
-        high, wide = self.levels[level].tile
-        for y in range(top // high * high, top + height, high):
-            for x in range(left // wide * wide, left + width, wide):
-                begin, end = max(y, top), min(y + high, top + height)
-                first, last = max(x, left), min(x + wide, left + width)
-                part = slice(begin - top, end - top), slice(first - left, last - left)
-                try:
-                    pixels[part], known = self._decode(level, begin, first, end - begin, last - first)
-                    valid[part] = True if known is None else known
-                except DecodeError as error:
-                    self._damaged(level, y, x, str(error))
-        return ImageWindow(pixels, valid)
-
-    def _nothing(self, height: int, width: int) -> NDArray[Any]:
-        return np.full((height, width, self.channels), background_of(self.dtype, self.background), self.dtype)
 
     def _damaged(self, level: int, top: int, left: int, reason: str) -> None:
         here = self.levels[level]

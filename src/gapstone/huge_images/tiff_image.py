@@ -45,11 +45,11 @@ class TiffImage(HugeImage):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
+        self._tif: Any = None
+        self._file: BinaryIO | None = None
         import tifffile
 
         _quiet()
-        self._tif: Any = None
-        self._file: BinaryIO | None = None
         self._file = open_input(str(path), path)
         try:
             # another file that an OME description names isn't opened
@@ -63,7 +63,7 @@ class TiffImage(HugeImage):
             raise
         except Exception as error:  # tifffile raises nearly any error for hostile files
             self.close()
-            raise ImageError(f"damaged: {str(error) or type(error).__name__}") from error
+            raise ImageError(f"damaged (tifffile: {str(error) or type(error).__name__})") from error
 
     def _describe(self, notes: list[str]) -> None:
         page = self._levels[0].key

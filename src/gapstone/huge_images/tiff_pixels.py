@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from gapstone.huge_images.huge_image import ImageWindow, background_of
 from gapstone.huge_images.tiff_levels import TiffLevel
@@ -79,14 +80,15 @@ class TiffPixels:
 
 
 def on_white(colours: NDArray[np.uint8], alpha: NDArray[np.uint8], premultiplied: bool) -> NDArray[np.uint8]:
-    """Colours (…, C) of an alpha (…) on white, rounded as Pillow does."""
-    opacity = alpha[..., None].astype(np.uint16)
+    """Colours (H, W, C) of an alpha (H, W) on white."""
     if premultiplied:
-        added: NDArray[np.uint8] = np.minimum(colours + (255 - opacity), 255).astype(np.uint8)
+        added: NDArray[np.uint8] = np.minimum(colours + (255 - alpha[..., None].astype(np.uint16)), 255).astype(
+            np.uint8
+        )
         return added
-    mixed = colours * opacity.astype(np.uint32) + (255 - opacity) * np.uint32(255) + 128
-    rounded: NDArray[np.uint8] = (((mixed >> 8) + mixed) >> 8).astype(np.uint8)
-    return rounded
+    opacity, white = Image.fromarray(alpha), Image.new("L", alpha.shape[::-1], 255)
+    channels = [Image.composite(Image.fromarray(colours[..., c]), white, opacity) for c in range(colours.shape[2])]
+    return np.stack([np.asarray(channel) for channel in channels], axis=2)
 
 
 def _and(valid: NDArray[np.bool_] | None, other: NDArray[np.bool_]) -> NDArray[np.bool_]:

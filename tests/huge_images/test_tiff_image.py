@@ -292,11 +292,12 @@ def test_a_tile_that_says_to_be_larger_is_not_unpacked(tmp_path, packing):
         offset, count = file.pages[0].dataoffsets[0], file.pages[0].databytecounts[0]
     data = bytearray(path.read_bytes())
     tile = bytes(data[offset : offset + count])
-    at, size = {
-        "jpeg": (tile.index(b"\xff\xc0") + 5, b"\xff\xf0\xff\xf0"),
-        "jpeg2000": (tile.index(b"\xff\x4f\xff\x51") + 8, b"\0\1\0\0\0\1\0\0"),
-        "webp": (tile.index(b"VP8L") + 9, b"\xff\xff\xff\x0f"),
+    header, skipped, size = {
+        "jpeg": (b"\xff\xc0", 5, b"\xff\xf0\xff\xf0"),
+        "jpeg2000": (b"\xff\x4f\xff\x51", 8, b"\0\1\0\0\0\1\0\0"),
+        "webp": (b"VP8L", 9, b"\xff\xff\xff\x0f"),
     }[packing]
+    at = tile.index(header) + skipped
     data[offset + at : offset + at + len(size)] = size
     path.write_bytes(data)
     image = open_huge_image(path)

@@ -92,12 +92,16 @@ def test_train_then_predict(tmp_path, monkeypatch):
     assert "Traceback" not in said.stderr
 
 
-def test_names_that_are_no_utf8_are_printed(tmp_path):
-    out = os.path.join(tmp_path, os.fsdecode(b"b\xff"))
+@pytest.mark.parametrize(
+    "command",
+    [("check", "digits"), pytest.param(("train", "digits", "--epochs", "1", "--limit", "100"), marks=pytest.mark.slow)],
+)
+def test_names_that_are_no_utf8_are_printed(tmp_path, command):
+    out = os.path.join(tmp_path, os.fsdecode(b"b\xff.safetensors"))
     strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}  # what Python does on most terminals
-    said = gapstone("check", "digits", "--out", out, env=strict)
+    said = gapstone(*command, "--out", out, env=strict)
     assert said.returncode == 0, said.stderr
-    assert "b\\xff" in said.stdout
+    assert "b\\xff.safetensors" in said.stdout
     said = gapstone("report", os.path.dirname(out) + "/none\udcff", env=strict)
     assert "none\\xff holds no finished comparison" in said.stderr
 

@@ -95,7 +95,7 @@ def test_the_runner_up(images):
     assert torch.equal(pair.classes[:, 0], best[:, 0])
     assert torch.equal(plain.contrast(best[:, 1]).maps, -pair.maps)  # the rival of the second is the first
     # of two rows of weights or of five: other last bits on some processors
-    torch.testing.assert_close(every("linear", images, top_k=2).contrast().maps, pair.maps, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(every("linear", images, top_k=2).contrast().maps, pair.maps, rtol=1e-5, atol=1e-8)
 
 
 def test_names(images):
@@ -170,7 +170,7 @@ def test_classes_that_do_not_compete(images):
 def test_a_class_without_a_map(images):
     some = every("linear", images, classes=[1, 3])
     of_all = every("linear", images).contrast(1, 3).maps
-    torch.testing.assert_close(some.contrast(1, 3).maps, of_all, rtol=1e-4, atol=1e-6)  # other last bits, as above
+    torch.testing.assert_close(some.contrast(1, 3).maps, of_all, rtol=1e-5, atol=1e-8)  # other last bits, as above
     with pytest.raises(ValueError, match=r"no map of class 2: explain all classes"):
         some.contrast(1, 2)
     with pytest.raises(ValueError, match=r"no map of class 0"):

@@ -8,7 +8,7 @@ QUIETLY := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-.PHONY: install demo lint test test-slow test-seeds test-oldest test-newest bench check docs site clean
+.PHONY: install demo lint test test-examples test-slow test-seeds test-oldest test-newest bench check docs site clean
 
 install: .venv/installed
 
@@ -32,6 +32,10 @@ check: lint
 test: lint
 	@said=$$(mktemp) && { $(BIN)/mypy >$$said 2>&1 & types=$$!; $(PYTEST); tests=$$?; wait $$types; types=$$?; \
 	echo "mypy: $$(cat $$said)"; rm -f $$said; exit $$((tests ? tests : types)); }
+
+# the scripts and the notebook of examples/: each trains in processes of its own
+test-examples: install
+	$(PYTEST) -m "slow or not slow" tests/examples
 
 test-slow: install
 	$(PYTEST) -m "slow or not slow" --all-kernels

@@ -12,6 +12,7 @@ from PIL import Image
 
 import gapstone as gs
 
+pytestmark = pytest.mark.slow  # make test-examples
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {"seeds": 2, "epochs": 1, "quick": True, "workers": 1, "progress": False}
 
@@ -68,7 +69,6 @@ def test_patients(run, scans):
     assert (result.out / "auroc.svg").read_text("utf-8").count("<svg") == 1
 
 
-@pytest.mark.slow
 def test_own_dataset(run, scans):
     said, result = run("own_dataset.py", str(scans))
     assert result.verdict in said

@@ -9,27 +9,13 @@ import time
 
 import pytest
 import torch
-from torch import nn
 
 import gapstone as gs
 from gapstone.heads.own_heads import _registered
 from gapstone.library.listeners import EpochEnded, TrialEnded
 from gapstone.library.python_words import in_python
 from gapstone.storage.sealed_json import read_sealed
-from tests.heads.test_own_heads import Gated
-
-
-class Net(nn.Module):
-    def __init__(self, width: int = 4) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, 8, 3)
-        )
-        self.fc = nn.Linear(8, 10)
-
-    def forward(self, x):
-        return self.fc(self.body(x).mean((2, 3)))
-
+from tests.own_code import Gated, Net
 
 SMALL = {"limit": 60, "epochs": 2, "quick": True, "progress": False}
 

@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
-from torch import nn
 
 import gapstone as gs
+from tests.own_code import DropoutNet, Shifted
 
 OPTIONS: dict[str, Any] = {"heads": ["gap"], "seeds": 1, "epochs": 1, "quick": True, "keep": "none", "progress": False}
 
@@ -60,35 +59,9 @@ def test_the_same_images_in_any_form_give_the_same_numbers(
     assert len(trained) == 1
 
 
-class Net(nn.Module):
-    """With dropout, whose random numbers must not depend on those of transforms."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Dropout(0.1), nn.Conv2d(4, 8, 3))
-        self.fc = nn.Linear(8, 10)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.fc(self.body(x).mean((2, 3)))
-        return logits
-
-
-class Shifted(torch.utils.data.Dataset[Any]):
-    """A Dataset with a random transform of its own."""
-
-    def __init__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], most: int) -> None:
-        self.images, self.labels, self.most = images, labels, most
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, k: int) -> Any:
-        return np.roll(self.images[k], int(torch.randint(-self.most, self.most + 1, ())), 1), int(self.labels[k])
-
-
 def test_a_datasets_own_transforms(digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path) -> None:
     plain = Shifted(*digits, most=0)
-    options = OPTIONS | {"backbone": Net, "limit": 60, "workers": 1}
+    options = OPTIONS | {"backbone": DropoutNet, "limit": 60, "workers": 1}
     trained: list[object] = []
     still = gs.compare(plain, **options, augmented=plain, out=tmp_path / "still").results
     none = gs.compare(digits, **options, augment="none", out=tmp_path / "none").results
@@ -104,4 +77,4 @@ def test_a_datasets_own_transforms(digits: tuple[NDArray[np.uint8], NDArray[np.i
     again = gs.compare(plain, **options, augmented=moved, out=tmp_path / "again").results
     assert again["heads"][0]["metrics"] == first["heads"][0]["metrics"]
     with pytest.raises(ValueError, match=r"is frozen here: it sees each image once, as it is\. Train it \(finetune, "):
-        gs.compare(plain, **options | {"backbone": Net()}, augmented=moved, freeze=True, out=tmp_path / "frozen")
+        gs.compare(plain, **options | {"backbone": DropoutNet()}, augmented=moved, freeze=True, out=tmp_path / "frozen")

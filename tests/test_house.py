@@ -23,7 +23,7 @@ LAYERS = [
     {"evaluating"},
     {"comparing", "converting", "explaining", "export", "inspecting", "serve"},
     {"fitting"},
-    {"swapping", "training"},
+    {"any_size", "swapping", "training"},
     {"maps"},
     {"models"},
     {"cutting", "streaming"},

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from gapstone.library.evaluate_models import evaluate as evaluate
     from gapstone.library.evaluation import Evaluation as Evaluation
     from gapstone.library.predict_images import predict as predict
+    from gapstone.library.stream import stream as stream
     from gapstone.library.train_classifier import train as train
     from gapstone.loops.background import wait_for_kernels as wait_for_kernels
     from gapstone.maps.explain import explain as explain
@@ -79,6 +80,7 @@ PUBLIC = {
     "predict": "gapstone.library.predict_images",
     "register_pool": "gapstone.pools.registration",
     "share": "gapstone.pooling",
+    "stream": "gapstone.library.stream",
     "swap_head": "gapstone.swapping",
     "swapped": "gapstone.swapping",
     "train": "gapstone.library.train_classifier",

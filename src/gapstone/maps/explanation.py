@@ -316,7 +316,7 @@ class Explanation:
 
         Raises: as `sheet`; RuntimeError where nothing can show pictures.
         """
-        _present(self.sheet(images, classes, pictures, plain=plain))
+        present(self.sheet(images, classes, pictures, plain=plain))
 
     def _pixels(self, number: int, pictures: Pictures | None) -> NDArray[np.uint8]:
         size = tuple(round(high) for _, high in self.placement.seen)
@@ -359,7 +359,7 @@ class Explanation:
         ]
 
 
-def _present(picture: Image.Image) -> None:
+def present(picture: Image.Image) -> None:
     """Show a picture in the cell of a notebook, or in a window."""
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is not None and hasattr(shell, "kernel"):

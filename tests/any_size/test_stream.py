@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import gapstone as gs
+from gapstone.any_size import plan_bands as planning
 from gapstone.any_size import self_check as checking
 from gapstone.any_size.plan_bands import MOST_ROWS, parse_bytes, plan_bands, played_bytes
 from gapstone.any_size.self_check import alike, self_check
@@ -18,8 +19,14 @@ from tests.marks import slow_but
 
 tifffile = pytest.importorskip("tifffile")
 torchvision = pytest.importorskip("torchvision")
-HEADS = ("gap", "gmp", "gem", "gem:p=learned", "lse", "avgmax", "catavgmax", "nin", "std", "gap:norm", "fc:grid=1")
+HEADS = ("gap", "gmp", "gem", "gem:p=learned", "lse", "avgmax", "catavgmax", "nin", "gap:16", "fc:grid=1")
 SMALL = Preprocessing(3, (32, 32), (32, 32), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+
+
+@pytest.fixture(autouse=True)
+def small_bands(monkeypatch):
+    """Of images as small as these bands would hold all rows."""
+    monkeypatch.setattr(planning, "PIXELS", 2048)
 
 
 def classifier(head="gap", backbone="resnet18", channels=3, **more):
@@ -60,8 +67,8 @@ def check_same(streamed, explained):
 @pytest.mark.parametrize("head", slow_but(HEADS, "gap", "gmp", "gem", "catavgmax", "nin"))
 def test_maps_are_those_of_the_whole_image(head):
     model, pixels = classifier(head), noise(131, 203)
-    streamed = gs.stream(model, pixels, top_k=3, memory="120MB", progress=False)
-    assert streamed.rows < 131
+    streamed = gs.stream(model, pixels, top_k=3, progress=False)
+    assert streamed.rows == 16
     check_same(streamed, whole(model, pixels, top_k=3))
     assert list(streamed.answers) == [model.labels[k] for k in streamed.logits[0].argsort(descending=True)]
     assert streamed.error < 1e-5
@@ -244,7 +251,8 @@ def test_a_network_that_takes_no_small_image():
     assert self_check(network, 3, (331, 299), 32, torch.device("cpu")) < 1e-4
 
 
-def test_more_memory_takes_more_rows():
+def test_more_memory_takes_more_rows(monkeypatch):
+    monkeypatch.setattr(planning, "PIXELS", 1 << 19)
     recording = record_rows(torchvision.models.resnet18(num_classes=5), 3, (4096, 512))
     held = lambda rows: 0  # noqa: E731
     plans = [plan_bands(recording, parse_bytes(f"{size}MB"), held, None) for size in (120, 160, 400, 4000)]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gapstone.nets.on_meta import shapes_alone, state_shapes
 from gapstone.runtime.eval_mode import eval_mode
-from gapstone.streaming.row_layout import Played
+from gapstone.streaming.row_layout import Played, RowCall
 from gapstone.streaming.row_pass import RowStream
 from gapstone.streaming.row_recorder import RowRecording
 from gapstone.tracing.locate_head import locate_head
@@ -37,19 +37,26 @@ class RecordedHead(nn.Module):
 def last_map(recording: RowRecording) -> int | None:
     """The slot of the map (1, C, h, w) that the logits are pooled from; None where there is no one such."""
     last = [call for call in recording.totals if recording.input_level(call) == recording.passes - 1]
-    sources = {call.maps[0] for call in last if call.played is Played.POOL}
-    if len(sources) != 1 or len(sources) != len({call.maps[0] for call in last}):
-        return None
-    slot = sources.pop()
     made_by = {slot: call for call in recording.calls for slot in call.slots}
-    # a generalised mean that the user wrote begins before its power
-    while (call := made_by.get(slot)) is not None and name_of(call.function) in POWERS | CLAMPS and len(call.maps) == 1:
-        slot = call.maps[0]
+    maps = {_before_the_pool(recording, made_by, call.maps[0]) for call in last}
+    if len(maps) != 1 or any(call.played is not Played.POOL for call in last):
+        return None
+    slot = maps.pop()
     layout = recording.slots[slot].layout
     if layout is None or layout.folded or not layout.are_last(4) or len(recording.slots[slot].shape) != 4:
         return None
     head = RecordedHead(recording, slot)
     return slot if all(0 not in call.inputs for call in head.calls) else None
+
+
+def _before_the_pool(recording: RowRecording, made_by: dict[int, RowCall], slot: int) -> int:
+    """A pool may begin with positions put into one dimension, or with a power: a generalised mean of the user's own."""
+    while (call := made_by.get(slot)) is not None and len(call.maps) == 1:
+        layout = recording.slots[slot].layout
+        if name_of(call.function) not in POWERS | CLAMPS and (layout is None or not layout.folded):
+            break
+        slot = call.maps[0]
+    return slot
 
 
 class _OnShapes(nn.Module):

@@ -33,7 +33,7 @@ def self_check(network: nn.Module, channels: int, size: tuple[int, int], stride:
     image = image.to(device, recording.slots[0].dtype)
     stream = RowStream(recording, device)
     while stream.logits is None:
-        play_bands(stream, image.split(BAND, 2))
+        play_bands(stream, (image[:, :, top : top + BAND] for top in range(0, small[0], BAND)))
     with eval_mode(network), torch.no_grad():
         whole = network(image)
     whole = getattr(whole, "logits", whole)

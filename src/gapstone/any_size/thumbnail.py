@@ -42,7 +42,8 @@ class Thumbnail:
             for n, cells in zip(self.size, self._sums.shape[:2], strict=True)
         ]
         area = counts[0][:, None, None] * counts[1][None, :, None]
-        return np.rint(self._sums / area).astype(np.uint8)
+        pixels: NDArray[np.uint8] = np.rint(self._sums / area).astype(np.uint8)
+        return pixels
 
     @property
     def scale(self) -> float:

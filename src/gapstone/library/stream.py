@@ -111,12 +111,14 @@ def stream(
             given = open_given(model, head, next(model.parameters()).device.type)
         if not isinstance(given, ImageModel | nn.Module):
             raise TypeError(f"stream takes a model, and got a {type(model).__name__}")
-        network, preprocessing, smallest = given, None, 1
+        preprocessing, smallest = None, 1
         if isinstance(given, ImageModel):
             network, preprocessing = given.model, given.preprocessing
             labels = given.labels if labels is None else labels
             multi_label = given.multi_label if multi_label is None else multi_label
             smallest = given.check_native()
+        else:
+            network = given
         source = _given(image, preprocessing, level, level_um, stack)
         if min(source.size) < smallest:
             raise ValueError(

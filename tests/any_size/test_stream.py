@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 import gapstone as gs
+from gapstone.any_size import kept_maps
 from gapstone.any_size import plan_bands as planning
 from gapstone.any_size import self_check as checking
 from gapstone.any_size.plan_bands import MOST_ROWS, parse_bytes, plan_bands, played_bytes
@@ -104,6 +105,39 @@ def test_a_module_of_anybodys():
     double = gs.stream(network.double(), image, progress=False)
     assert double.logits.dtype == torch.float64
     assert double.error < 1e-12
+
+
+@pytest.mark.parametrize("asked", [{"classes": ["fox", "cat"]}, {"top_k": 2}, {"classes": [[2]]}], ids=str)
+@pytest.mark.parametrize("few", [64, 2], ids=["all at once", "a pass more"])
+def test_in_less_memory_than_the_map(monkeypatch, asked, few):
+    """Of heads that are linear in a mean, what is asked for is made of the map's rows as they pass."""
+    monkeypatch.setattr(kept_maps, "FEW", few)
+    monkeypatch.setattr(kept_maps.KeptMap, "bytes", 10**12)
+    model, pixels = classifier(), noise(131, 203)
+    streamed = gs.stream(model, pixels, **asked, progress=False)
+    check_same(streamed, whole(model, pixels, **asked))
+    assert streamed.passes == (2 if few == 2 and "top_k" in asked else 1)
+    check_same(
+        gs.stream(classifier("nin"), pixels, top_k=3, memory="3TB", progress=False),
+        whole(classifier("nin"), pixels, top_k=3),
+    )
+    for head in ("gmp", "gap:16"):
+        with pytest.raises(StreamError, match=r"too little .* give as much, or maps=False"):
+            gs.stream(classifier(head), pixels, **asked, progress=False)
+
+
+@pytest.mark.parametrize("head", ["attention:queries=2", "fc:grid=3"])
+def test_heads_that_take_the_whole_map_at_once(head):
+    """The backbone is streamed; the head is given the map."""
+    model, pixels = classifier(head), noise(131, 203)
+    explained = whole(model, pixels, top_k=3)
+    streamed = gs.stream(model, pixels, progress=False)
+    check_same(streamed, explained)
+    alone = gs.stream(model, pixels, maps=False, progress=False)
+    assert torch.equal(alone.logits, streamed.logits)
+    assert alone.explanation is None
+    with pytest.raises(StreamError, match=r"too little .* give as much$"):
+        gs.stream(model, pixels, memory="2MB", maps=False, progress=False)
 
 
 class TwoMaps(nn.Module):
@@ -255,7 +289,7 @@ def test_more_memory_takes_more_rows(monkeypatch):
     monkeypatch.setattr(planning, "PIXELS", 1 << 19)
     recording = record_rows(torchvision.models.resnet18(num_classes=5), 3, (4096, 512))
     held = lambda rows: 0  # noqa: E731
-    plans = [plan_bands(recording, parse_bytes(f"{size}MB"), held, None) for size in (120, 160, 400, 4000)]
+    plans = [plan_bands(recording, parse_bytes(f"{size}MB"), held) for size in (120, 160, 400, 4000)]
     assert [plan.rows for plan in plans] == sorted(plan.rows for plan in plans)
     assert plans[0].rows < plans[-1].rows == MOST_ROWS
     assert all(plan.bytes <= size * 10**6 for plan, size in zip(plans, (120, 160, 400, 4000), strict=True))

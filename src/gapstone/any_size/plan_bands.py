@@ -25,8 +25,8 @@ class BandPlan:
     """Of a band."""
     bytes: int
     """At most in memory, as estimated, besides what was given."""
-    map_bytes: int
-    """Of these, the last map; 0: it is not kept."""
+    kept: int
+    """Of these, what is kept to make maps of classes."""
 
 
 def parse_bytes(memory: int | str) -> int:
@@ -44,20 +44,15 @@ def parse_bytes(memory: int | str) -> int:
     return int(float(match[1]) * unit)
 
 
-def plan_bands(
-    recording: RowRecording, memory: int, held: Callable[[int], int], map_slot: int | None, on_gpu: bool = False
-) -> BandPlan:
-    """The most rows that fit; `held`: bytes that the reader takes for so many rows.
+def plan_bands(recording: RowRecording, memory: int, held: Callable[[int], int], kept: int = 0) -> BandPlan:
+    """The most rows that fit; `held`: bytes that the reader takes for so many rows; `kept`: for maps.
 
     Raises StreamError where the least do not fit; says what would.
     """
     image = recording.slots[0]
-    kept = slot_bytes(recording.slots[map_slot]) if map_slot is not None else 0
-    # the maps of classes are made of it
-    kept *= 2
 
     def needed(rows: int) -> int:
-        return SPARE + kept + played_bytes(recording, rows) + (0 if on_gpu else held(rows))
+        return SPARE + kept + played_bytes(recording, rows) + held(rows)
 
     fits = max(LEAST_ROWS, min(MOST_ROWS, PIXELS // image.shape[3]))
     rows = 1 << (min(fits, image.rows) - 1).bit_length()

@@ -2,25 +2,23 @@
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from gapstone.any_size.given_image import GivenImage
+from gapstone.any_size.kept_maps import KeptMap, MapsAsked, ProjectedMap, projected, select
 from gapstone.any_size.plan_bands import BandPlan, plan_bands
-from gapstone.any_size.recorded_head import RecordedHead, last_map, placement_of
+from gapstone.any_size.recorded_head import last_map, placement_of
 from gapstone.any_size.self_check import self_check
 from gapstone.any_size.streamed import Streamed
-from gapstone.maps.explain import explain
-from gapstone.maps.explanation import Explanation
-from gapstone.maps.targets import Classes
+from gapstone.heads import Head
+from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.streaming.row_layout import StreamError
 from gapstone.streaming.row_pass import RowStream, play_bands
 from gapstone.streaming.row_recorder import RowRecording, record_rows
-from gapstone.tracing.placement import Placement
 from gapstone.tracing.tape import SplitError
 
 Progress = Callable[[int, int], None]
@@ -33,10 +31,7 @@ UNKNOWN_STRIDE = 64
 class StreamOptions:
     """As `gs.stream` takes them."""
 
-    classes: Classes | None = None
-    top_k: int | None = None
-    labels: tuple[str, ...] | None = None
-    multi_label: bool = False
+    asked: MapsAsked
     maps: bool = True
     memory: int = 2 * 10**9
     check: bool = True
@@ -46,75 +41,108 @@ def stream_image(
     network: nn.Module, image: GivenImage, options: StreamOptions, announce: Callable[[str], Progress]
 ) -> Streamed:
     """The logits and maps of one image. Raises: StreamError; what reading it raises."""
-    start, device = time.perf_counter(), _device(network)
-    recording = record_rows(network, image.channels, image.size)
-    slot = last_map(recording) if options.maps else None
+    start, device, asked = time.perf_counter(), _device(network), options.asked
+    network, recording, head = _recorded(network, image)
+    slot = last_map(recording) if options.maps or head is not None else None
     no_maps = "its logits come from no one map" if options.maps and slot is None else None
-    plan = plan_bands(recording, options.memory, image.held, slot, device.type != "cpu")
+    if slot is not None and head is None:  # before the work, not after it
+        select(asked, torch.zeros(1, recording.slots[recording.logits].shape[1]))
+    kept, plan = _planned(recording, image, slot, head, options, device)
     placement = None if slot is None else placement_of(network, recording, tuple(recording.slots[slot].shape[2:]))
     error = None
     if options.check:
         exact = placement is not None and placement.exact
         stride = max(map(round, placement.stride)) if placement is not None and exact else UNKNOWN_STRIDE
         error = self_check(network, image.channels, image.size, stride, device)
-    kept = _KeptMap(recording, slot, device) if slot is not None else None
-    stream = RowStream(recording, device)
+    stream, passes = RowStream(recording, device), recording.passes + (kept is not None and kept.later)
     report = announce(f"Streaming {image.size[0]:,}×{image.size[1]:,} px")
     with eval_mode(network):
-        for number in range(recording.passes):
-            last = number == recording.passes - 1
-            bands = _told(image, plan, recording, device, number, report)
-            play_bands(stream, bands, {kept.slot: kept.hear} if kept is not None and last else None)
-    assert stream.logits is not None
-    explanation = None
+        for number in range(passes):
+            if isinstance(kept, ProjectedMap) and kept.later and stream.logits is not None:
+                kept.choose(stream.logits)
+            bands = _told(image, plan.rows, recording, device, (number, passes), report)
+            play_bands(stream, bands, {kept.slot: kept.hear} if kept is not None and number == passes - 1 else None)
+    logits, explanation = stream.logits, None
+    assert logits is not None
     if kept is not None and placement is not None:
         try:
-            explanation = _explained(recording, kept, placement, options)
+            explanation = kept.explanation(logits, asked, placement)
         except SplitError as reason:
             no_maps = str(reason)
+    if head is not None:
+        assert explanation is not None
+        logits, explanation = explanation.logits, explanation if options.maps else None
     return Streamed(
-        stream.logits, explanation, image.size, options.labels, options.multi_label, no_maps, recording.passes,
-        plan.rows, error, time.perf_counter() - start, image.notes,
-        image.thumbnail.pixels if image.thumbnail is not None else None,
+        logits, explanation, image.size, asked.labels, asked.multi_label, no_maps, passes, plan.rows, error,
+        time.perf_counter() - start, image.notes, image.thumbnail.pixels if image.thumbnail is not None else None,
     )  # fmt: skip
 
 
-class _KeptMap:
-    """Rows of a slot, as they are made, put together."""
+class PooledFeatures(nn.Module):
+    """The backbone of a gapstone model, whose head takes the whole map at once: attention, or a grid."""
 
-    def __init__(self, recording: RowRecording, slot: int, device: torch.device) -> None:
-        self.slot, facts = slot, recording.slots[slot]
-        self.map = torch.empty(facts.shape, dtype=facts.dtype, device=device)
-        self.seen = 0
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
 
-    def hear(self, rows: Tensor) -> None:
-        self.map[:, :, self.seen : self.seen + rows.shape[2]] = rows
-        self.seen += rows.shape[2]
+    def forward(self, x: Tensor) -> Tensor:
+        maps: Tensor = self.features(x)
+        return maps.mean((2, 3))
+
+
+def _recorded(network: nn.Module, image: GivenImage) -> tuple[nn.Module, RowRecording, Head | None]:
+    """What is played row by row, and the head that comes after it: None, where it is the whole network."""
+    try:
+        return network, record_rows(network, image.channels, image.size), None
+    except StreamError:
+        if not isinstance(network, Classifier) or not network.head.reads.maps_alone:
+            raise
+        features = PooledFeatures(network.features)
+        return features, record_rows(features, image.channels, image.size), network.head
+
+
+def _planned(
+    recording: RowRecording,
+    image: GivenImage,
+    slot: int | None,
+    head: Head | None,
+    options: StreamOptions,
+    device: torch.device,
+) -> tuple[KeptMap | ProjectedMap | None, BandPlan]:
+    """The map is kept where it fits, what it adds to some classes where that does."""
+
+    def plan(kept: int, always: int = 0) -> BandPlan:
+        def held(rows: int) -> int:
+            return always + (image.held(rows) if device.type == "cpu" else 0)
+
+        return plan_bands(recording, options.memory, held, kept)
+
+    if slot is None:
+        return None, plan(0)
+    whole = KeptMap(recording, slot, device, head)
+    if head is not None:
+        return whole, plan(0, whole.bytes)
+    try:
+        return whole, plan(whole.bytes)
+    except StreamError:
+        rows = projected(recording, slot, device, options.asked)
+        if rows is None:
+            raise
+        return rows, plan(rows.bytes)
 
 
 def _told(
-    image: GivenImage, plan: BandPlan, recording: RowRecording, device: torch.device, number: int, report: Progress
+    image: GivenImage, rows: int, recording: RowRecording, device: torch.device, at: tuple[int, int], report: Progress
 ) -> Iterator[Tensor]:
-    rows, dtype = image.size[0], recording.slots[0].dtype
-    done = number * rows
-    for band in image.bands(plan.rows):
+    """Bands of one pass; `at`: its number, of how many."""
+    height, dtype = image.size[0], recording.slots[0].dtype
+    done = at[0] * height
+    for band in image.bands(rows):
         yield band.to(device, dtype)
         done += band.shape[2]
-        report(done, rows * recording.passes)
-
-
-def _explained(recording: RowRecording, kept: _KeptMap, placement: Placement, options: StreamOptions) -> Explanation:
-    names: dict[str, Any] = {"labels": options.labels, "multi_label": options.multi_label}
-    head = RecordedHead(recording, kept.slot)
-    found = explain(head, kept.map, options.classes, top_k=options.top_k, **names)
-    same = found.maps.shape[2:] == kept.map.shape[2:]
-    even = Placement.even(found.maps.shape[2:], recording.slots[0].shape[2:])
-    return replace(found, placement=placement if same else even, seen=None)
+        report(done, height * at[1])
 
 
 def _device(network: nn.Module) -> torch.device:
     first = next(iter([*network.parameters(), *network.buffers()]), None)
     return torch.device("cpu") if first is None else first.device
-
-
-__all__ = ["StreamError", "StreamOptions", "stream_image"]

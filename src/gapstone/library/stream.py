@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from gapstone.any_size.given_image import ArrayImage, FileImage, GivenImage, NormalisedImage
+from gapstone.any_size.kept_maps import MapsAsked
 from gapstone.any_size.plan_bands import parse_bytes
 from gapstone.any_size.stream_image import StreamOptions, stream_image
 from gapstone.any_size.streamed import Streamed
@@ -124,15 +125,9 @@ def stream(
             raise ValueError(
                 f"{source.size[0]}×{source.size[1]} px are too few: the network needs at least {smallest} a side"
             )
-        options = StreamOptions(
-            classes,
-            TOP if classes is None and top_k is None else top_k,
-            None if labels is None else tuple(labels),
-            bool(multi_label),
-            maps,
-            parse_bytes(memory),
-            check,
-        )
+        top_k = TOP if classes is None and top_k is None else top_k
+        asked = MapsAsked(classes, top_k, None if labels is None else tuple(labels), bool(multi_label))
+        options = StreamOptions(asked, maps, parse_bytes(memory), check)
         return stream_image(network, source, options, bars)
 
 

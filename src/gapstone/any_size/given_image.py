@@ -14,8 +14,8 @@ from gapstone.huge_images.huge_image import HugeImage, ImageLevel
 from gapstone.images.load import ImageError, convert
 from gapstone.images.preprocessing import Preprocessing
 
-BLOCK = 256
-"""Rows of an array that are turned into the network's values at once."""
+COPIES = 20
+"""Bytes for each value of a band while it is normalised and added to the small picture."""
 
 
 class GivenImage(ABC):
@@ -100,7 +100,7 @@ class ArrayImage(PixelImage):
             yield np.asarray(self.array[top : top + rows])
 
     def held(self, rows: int) -> int:
-        return rows * self.size[1] * self.channels * 5
+        return COPIES * rows * self.size[1] * self.channels
 
 
 class FileImage(PixelImage):
@@ -127,7 +127,7 @@ class FileImage(PixelImage):
         tile = self._level().tile[0]
         step = tile * max(1, rows // tile)
         # rows of tiles: one in use, one read ahead, one cut
-        return (3 * step + 5 * rows) * self.size[1] * self.image.channels * self.image.dtype.itemsize
+        return (3 * step + COPIES * rows) * self.size[1] * self.image.channels * self.image.dtype.itemsize
 
     @property
     def notes(self) -> tuple[str, ...]:

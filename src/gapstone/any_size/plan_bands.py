@@ -75,18 +75,18 @@ def played_bytes(recording: RowRecording, rows: int) -> int:
     """What calls hold at most, with bands of so many rows of the image."""
     share = rows / recording.slots[0].rows
     last = {slot: call.number for call in recording.calls for slot in call.maps}
-    kept, live, most = 0.0, {0: slot_bytes(recording.slots[0]) * share}, 0.0
+    late = _delays(recording)
+    kept, live, most = 0.0, {0: _band_bytes(recording.slots[0], share)}, 0.0
     for call in recording.calls:
-        made = {slot: _band_bytes(recording.slots[slot], share) for slot in call.slots}
-        kept += _kept_rows(recording, call)
-        live |= made
+        live |= {slot: _band_bytes(recording.slots[slot], share) for slot in call.slots}
+        kept += _kept_bytes(recording, call, late)
         # a block of rows is joined before a window goes over it, and torch lays it out anew
         working = sum(live.get(slot, 0.0) for slot in call.maps) if call.played is Played.WINDOW else 0.0
         most = max(most, sum(live.values()) + 2 * working)
         for slot in [*call.maps, *call.slots]:
             if last.get(slot, call.number) == call.number:
                 live.pop(slot, None)
-    return int(kept + most)
+    return int(kept + SCATTERED * most)
 
 
 def _band_bytes(slot: SlotFacts, share: float) -> float:
@@ -94,18 +94,34 @@ def _band_bytes(slot: SlotFacts, share: float) -> float:
     return slot_bytes(slot) * (min(1.0, max(share, 1 / max(1, slot.rows))) if slot.layout is not None else 1.0)
 
 
-def _kept_rows(recording: RowRecording, call: RowCall) -> float:
-    """Bytes that a call keeps from one band to the next."""
-    total = 0.0
-    for slot in call.maps:
-        facts = recording.slots[slot]
-        row = slot_bytes(facts) / max(1, facts.rows)
+def _row_bytes(slot: SlotFacts) -> float:
+    return slot_bytes(slot) / max(1, slot.rows)
+
+
+def _delays(recording: RowRecording) -> dict[int, float]:
+    """By slot, how many rows of the image behind the band its rows are made."""
+    height, late = recording.slots[0].rows, {0: 0.0}
+    for call in recording.calls:
+        behind = max((late.get(slot, 0.0) for slot in call.maps), default=0.0)
         if call.played is Played.WINDOW:
-            total += row * (row_buffer(call, facts, recording.slots[call.slots[0]]).extent - 1)
-        elif len(call.maps) > 1:
-            total += row * QUEUED_ROWS
-    return total
+            facts = recording.slots[call.maps[0]]
+            buffer = row_buffer(call, facts, recording.slots[call.slots[0]])
+            behind += (buffer.extent - 1 - buffer.before) * height / max(1, facts.rows)
+        late |= dict.fromkeys(call.slots, behind)
+    return late
 
 
-QUEUED_ROWS = 4
-"""Rows that wait where branches meet, as estimated."""
+def _kept_bytes(recording: RowRecording, call: RowCall, late: dict[int, float]) -> float:
+    """What a call keeps from one band to the next: rows of windows, and of branches that wait for the slowest."""
+    facts = [recording.slots[slot] for slot in call.maps]
+    if call.played is Played.WINDOW:
+        return _row_bytes(facts[0]) * (row_buffer(call, facts[0], recording.slots[call.slots[0]]).extent - 1)
+    if len(facts) < 2:
+        return 0.0
+    slowest, height = max(late[slot] for slot in call.maps), recording.slots[0].rows
+    waiting = [(slowest - late[slot]) * one.rows / height + 1 for slot, one in zip(call.maps, facts, strict=True)]
+    return sum(rows * _row_bytes(one) for rows, one in zip(waiting, facts, strict=True))
+
+
+SCATTERED = 2.0
+"""Memory between tensors that is free and not given back: of nine networks at most that."""

@@ -8,14 +8,14 @@ QUIETLY := -W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning -W
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST := $(BIN)/python -m pytest $(PARALLEL)
 
-.PHONY: install demo lint test test-examples test-slow test-seeds test-oldest test-newest bench check docs site clean
+.PHONY: install demo lint test test-kernels test-examples test-slow test-seeds test-oldest test-newest bench check docs site clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "gapstone needs Python 3.11 or newer: make install PYTHON=python3.12")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,dev]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,slides,dev]"
 	touch $@
 
 demo: install
@@ -30,8 +30,12 @@ check: lint
 
 # types beside the tests: mypy keeps one core busy for a minute, the tests rarely keep two
 test: lint
-	@said=$$(mktemp) && { $(BIN)/mypy >$$said 2>&1 & types=$$!; $(PYTEST); tests=$$?; wait $$types; types=$$?; \
+	@said=$$(mktemp) && { $(BIN)/mypy >$$said 2>&1 & types=$$!; $(PYTEST) -m "not slow and not compiles"; tests=$$?; wait $$types; types=$$?; \
 	echo "mypy: $$(cat $$said)"; rm -f $$said; exit $$((tests ? tests : types)); }
+
+# compiled loops themselves: `make test` compiles what a few calls and the processes that tests start are served by
+test-kernels: install
+	$(PYTEST) -m "compiles and not slow"
 
 # the scripts and the notebook of examples/: each trains in processes of its own
 test-examples: install
@@ -50,7 +54,7 @@ test-oldest: .venv-oldest/installed
 
 .venv-oldest/installed: pyproject.toml tests/oldest.py
 	rm -rf .venv-oldest && $(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,dev]" \
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[weights,hf,serve,onnx,slides,dev]" \
 	  $$($(PYTHON) tests/oldest.py)
 	touch $@
 
@@ -58,7 +62,7 @@ test-oldest: .venv-oldest/installed
 test-newest:
 	rm -rf .venv-newest && $(PYTHON) -m venv .venv-newest
 	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --pre --upgrade \
-	  --editable ".[weights,hf,serve,onnx,dev]"
+	  --editable ".[weights,hf,serve,onnx,slides,dev]"
 	.venv-newest/bin/python -m pytest $(PARALLEL) $(QUIETLY)
 
 bench: install

@@ -163,10 +163,19 @@ def tried():
 def pytest_collection_modifyitems(items):
     """A file goes to one worker: else every worker makes what its fixtures make, and compiles its kernels."""
     for item in items:
+        if _compiles(item):
+            item.add_marker(pytest.mark.compiles)
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(Path(__file__).parent))))
     # the longest begin first: else one worker has the last of them when the other one is done
     items.sort(key=lambda item: place_in_line(item.path.relative_to(Path(__file__).parent)))
+
+
+def _compiles(item) -> bool:
+    """Whether it tries compiled loops themselves, at a second or more for each kernel: `make test-kernels`."""
+    room, name = item.path.parent.name, item.path.name
+    by_name = getattr(getattr(item, "callspec", None), "params", {}).get("loop")
+    return room == "tuned" or (room == "contract" and (name == "test_compiled_loop.py" or by_name == "compiled"))
 
 
 def pytest_collection_finish():

@@ -22,7 +22,13 @@ TOKENS = (
 DATASET = "dataset = [(np.full((224, 224, 3), k, np.uint8), k % 2) for k in range(9)]"
 COMPARED = "from tests.docs.world import compared; result = compared()"
 EVALUATED = "from tests.docs.world import evaluated; found = evaluated()"
+BOARD = (
+    "import tifffile; "
+    "tifffile.imwrite('board.tif', np.zeros((96, 128, 3), np.uint8), tile=(64, 64), photometric='rgb')"
+)
 SETUP = {
+    "stream": "import torchvision; " + BOARD,
+    "Streamed.sheet": "streamed = gs.stream(gs.load('photos.safetensors'), np.zeros((64, 64, 3), np.uint8))",
     "as_toml": "from gapstone.training.training_data import TrainOptions",
     "Augment": "batch = np.zeros((64, 40, 40, 3), np.uint8)",
     "Boxes": "map = np.random.rand(480, 640)",
@@ -126,6 +132,7 @@ SERVER = "starts a server or processes, and leaves them running"
 WRITTEN = "reads a file that an example of another page wrote"
 FRAGMENT = "a call in the middle of a run, with values that only such a run has"
 EXCLUDED = {
+    "Streamed": FRAGMENT,
     "Bars": FRAGMENT,
     "BlockDigest": FRAGMENT,
     "Checkpoint": FILES,

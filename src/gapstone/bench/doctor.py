@@ -104,6 +104,7 @@ _EXTRAS = {
     "serve": ("the page of `gapstone serve`", ("starlette", "uvicorn", "python-multipart")),
     "onnx": ("`gapstone export --onnx`, --int8", ("onnx", "onnxscript", "onnxruntime")),
     "heif": ("HEIC photos, as phones make them", ("pillow-heif",)),
+    "slides": ("TIFFs and slides of any size, piece by piece", ("tifffile", "imagecodecs")),
     "datasets": ("parquet files and folders of Hugging Face's datasets", ("pyarrow",)),
     "tensorboard": ("`compare --trackers tensorboard`", ("tensorboard",)),
     "mlflow": ("`compare --trackers mlflow`", ("mlflow-skinny",)),

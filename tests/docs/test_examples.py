@@ -23,8 +23,7 @@ DATASET = "dataset = [(np.full((224, 224, 3), k, np.uint8), k % 2) for k in rang
 COMPARED = "from tests.docs.world import compared; result = compared()"
 EVALUATED = "from tests.docs.world import evaluated; found = evaluated()"
 BOARD = (
-    "import tifffile; "
-    "tifffile.imwrite('board.tif', np.zeros((96, 128, 3), np.uint8), tile=(64, 64), photometric='rgb')"
+    "import tifffile; tifffile.imwrite('board.tif', np.zeros((96, 128, 3), np.uint8), tile=(64, 64), photometric='rgb')"
 )
 SETUP = {
     "stream": "import torchvision; " + BOARD,

@@ -26,5 +26,7 @@ def open_huge_image(path: Name) -> HugeImage:
         import imagecodecs  # noqa: F401
         import tifffile  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{place} is a TIFF, which takes two more packages: pip install 'gapstone[slides]' (here: {error})") from error
+        raise ImportError(
+            f"{place} is a TIFF, which takes two more packages: pip install 'gapstone[slides]' (here: {error})"
+        ) from error
     return TiffImage(place)

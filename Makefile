@@ -30,16 +30,16 @@ check: lint
 
 # types beside the tests: mypy keeps one core busy for a minute, the tests rarely keep two
 test: lint
-	@said=$$(mktemp) && { $(BIN)/mypy >$$said 2>&1 & types=$$!; $(PYTEST) -m "not slow and not compiles"; tests=$$?; wait $$types; types=$$?; \
+	@said=$$(mktemp) && { $(BIN)/mypy >$$said 2>&1 & types=$$!; $(PYTEST) -m "not slow and not compiles and not examples"; tests=$$?; wait $$types; types=$$?; \
 	echo "mypy: $$(cat $$said)"; rm -f $$said; exit $$((tests ? tests : types)); }
 
 # compiled loops themselves: `make test` compiles what a few calls and the processes that tests start are served by
 test-kernels: install
 	$(PYTEST) -m "compiles and not slow"
 
-# the scripts and the notebook of examples/: each trains in processes of its own
+# what examples/, the pages and the docstrings show
 test-examples: install
-	$(PYTEST) -m "slow or not slow" tests/examples
+	$(PYTEST) -m "examples and not slow"
 
 test-slow: install
 	$(PYTEST) -m "slow or not slow" --all-kernels

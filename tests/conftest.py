@@ -165,6 +165,11 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if _compiles(item):
             item.add_marker(pytest.mark.compiles)
+        if item.path.parent.name == "examples" or (item.path.parent.name, item.path.name) == (
+            "docs",
+            "test_examples.py",
+        ):
+            item.add_marker(pytest.mark.examples)
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(Path(__file__).parent))))
     # the longest begin first: else one worker has the last of them when the other one is done

@@ -12,7 +12,6 @@ from PIL import Image
 
 import gapstone as gs
 
-pytestmark = pytest.mark.slow  # make test-examples
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {"seeds": 2, "epochs": 1, "quick": True, "workers": 1, "progress": False}
 

@@ -12,7 +12,6 @@ from sklearn.datasets import load_digits
 
 import gapstone as gs
 
-pytestmark = pytest.mark.slow  # make test-examples
 datasets = pytest.importorskip("datasets", reason="needs Hugging Face's datasets: pip install datasets")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "hf_parquet.py"
 OPTIONS: dict[str, Any] = {"heads": ["gap"], "seeds": 1, "epochs": 1, "quick": True, "keep": "none", "progress": False}

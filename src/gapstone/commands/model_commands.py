@@ -36,6 +36,9 @@ def predict(
     as_json: Json = False,
     top: Annotated[int, typer.Option(help="Labels shown per image.")] = 3,
     native: Native = False,
+    memory: Annotated[
+        str, typer.Option(help="That an image of more than 4096² px may take with --native: it is streamed.")
+    ] = "2GB",
     device: Device = "auto",
     weights: Weights = None,
     head: OfHead = None,
@@ -45,7 +48,8 @@ def predict(
         from gapstone.explaining.predict_files import predict_files
         from gapstone.models.of_comparison import model_of
 
-    if not predict_files(model_of(model, head), images, as_json, top, device, native=native, weights=weights):
+    name = model_of(model, head)
+    if not predict_files(name, images, as_json, top, device, native=native, weights=weights, memory=memory):
         raise typer.Exit(1)
 
 

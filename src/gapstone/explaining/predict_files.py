@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+from torch import Tensor
 
+from gapstone.any_size.plan_bands import parse_bytes
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.data.input_files import input_files
 from gapstone.data.scan_report import counted
 from gapstone.explaining.image_table import class_list, image_table
+from gapstone.explaining.streamed_answer import MEMORY, streamed_answer
 from gapstone.images.cropping import cropping_note
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image
@@ -43,6 +46,7 @@ def predict_files(
     console: Console | None = None,
     native: bool = False,
     weights: Path | None = None,
+    memory: str = MEMORY,
 ) -> bool:
     """Print the prediction of a model for each image; return True if every image has one.
 
@@ -52,9 +56,10 @@ def predict_files(
     probability.
 
     `model` and `weights` are as `open_model` takes them; `images` files, folders and patterns; `top` the classes per
-    image in the table. With `native`, images enter the network at their own size, neither cropped nor resized.
+    image in the table. With `native`, images enter the network at their own size, neither cropped nor resized; those of
+    more than 4096² px by `gs.stream`, in about so much `memory`.
     """
-    console = console or Terminal()
+    console, most = console or Terminal(), parse_bytes(memory)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     with Bars(Terminal(stderr=True), idle=f"Predicting with {display(model)}") as bars:
         with bars.during(f"Opening {model}"):
@@ -67,7 +72,7 @@ def predict_files(
         sizes: Counter[tuple[int, int]] = Counter()
         rows: list[Row] = [{"name": display(pattern), "error": NO_FILE} for pattern in inputs.missing]
         named = [(display(os.fsdecode(path)), path) for path in inputs.paths]
-        rows += predict_rows(image_model, named, native, smallest, bars, sizes)
+        rows += predict_rows(image_model, named, smallest, bars, sizes, most)
     if as_json:
         about: Row = {"schema": 1, "model": display(model), "native": native, "labels": image_model.labels}
         if image_model.multi_label:
@@ -86,32 +91,25 @@ def predict_files(
 def predict_rows(
     image_model: ImageModel,
     images: Sequence[tuple[str, Path | NDArray[np.uint8]]],
-    native: bool,
     smallest: int | None,
     bars: Bars,
     sizes: Counter[tuple[int, int]],
+    memory: int,
 ) -> list[Row]:
     """Return a row of the JSON document for each image; count (width, height) of those that were read in `sizes`.
 
-    `images` are names, each with a file or pixels (H, W, C).
+    `images` are names, each with a file or pixels (H, W, C). `smallest`: the least side of those that enter the network
+    at their own size; None: they are resized.
     """
+    native = smallest is not None
     # at its own size, an image may be one that the network cannot take: an error of this image only
     errors = (ValueError, OSError, RuntimeError, AssertionError) if native else (ImageError, NotFiniteError, OSError)
     rows: list[Row] = []
     progress = bars("Predicting")
     for number, (name, image) in enumerate(images, start=1):
         row: Row = {"name": name}
-        notes: tuple[str, ...] = ()
         try:
-            if isinstance(image, Path):
-                loaded = load_image(image, ranges=image_model.preprocessing.ranges)
-                pixels, notes = loaded.pixels, loaded.notes
-            else:
-                pixels = image
-            sizes[pixels.shape[1], pixels.shape[0]] += 1
-            if smallest is not None:
-                pixels = image_model.preprocessing.native(pixels, smallest)
-            probabilities = image_model.probabilities(pixels, native)
+            probabilities, notes = _answer(image_model, image, smallest, bars, sizes, memory)
         except errors as error:
             row["error"] = display(sentence(error) if isinstance(error, OSError) else str(error))
         else:
@@ -127,6 +125,29 @@ def predict_rows(
         rows.append(row)
         progress(number, len(images))
     return rows
+
+
+def _answer(
+    model: ImageModel,
+    image: Path | NDArray[np.uint8],
+    smallest: int | None,
+    bars: Bars,
+    sizes: Counter[tuple[int, int]],
+    memory: int,
+) -> tuple[Tensor, tuple[str, ...]]:
+    """(the probability of each class, notes)"""
+    native, notes = smallest is not None, tuple[str, ...]()
+    if isinstance(image, Path):
+        if native and (found := streamed_answer(model, image, memory, bars)) is not None:
+            return found
+        loaded = load_image(image, ranges=model.preprocessing.ranges)
+        image, notes = loaded.pixels, loaded.notes
+    sizes[image.shape[1], image.shape[0]] += 1
+    if smallest is not None:
+        if (found := streamed_answer(model, image, memory, bars)) is not None:
+            return found[0], (*notes, *found[1])
+        image = model.preprocessing.native(image, smallest)
+    return model.probabilities(image, native), notes
 
 
 def _table(rows: Sequence[Row], top: int, multi_label: bool) -> Table:

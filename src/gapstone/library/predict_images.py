@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from gapstone.any_size.plan_bands import parse_bytes
 from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
 from gapstone.data.dataset_items import item_pixels
 from gapstone.data.input_files import InputFiles, input_files
 from gapstone.explaining.predict_files import NO_FILE, Row, predict_rows
+from gapstone.explaining.streamed_answer import MEMORY
 from gapstone.images.as_picture import GRAY_OR_RGB, same_channels
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED
@@ -99,6 +101,7 @@ def predict(
     head: str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
+    memory: int | str = MEMORY,
     progress: bool = True,
 ) -> Entries[Prediction]:
     """Say what a model answers for images: files, folders, patterns, arrays, pictures of Pillow's.
@@ -124,6 +127,7 @@ def predict(
         head: of a comparison's folder, the head whose model is meant; None: the best.
         weights: a file of weights, where the model is a network's name.
         device: `auto`: a GPU if there is one.
+        memory: that an image of more than 4096² px may take with `native`: it is streamed (`gs.stream`).
         progress: show a bar, and what was left out of folders.
 
     Returns:
@@ -146,17 +150,17 @@ def predict(
         for note in notes:
             bars.log(note)
         readable = [(name, image) for name, image in found if image is not None]
-        rows = iter(_rows(given, readable, native, bars))
+        rows = iter(_rows(given, readable, native, bars, parse_bytes(memory)))
         told = [{"name": name, "error": NO_FILE} if image is None else next(rows) for name, image in found]
     return Entries([(row["name"], Prediction(row["name"], row)) for row in told], "image")
 
 
 def _rows(
-    model: ImageModel, images: Sequence[tuple[str, Path | NDArray[np.uint8]]], native: bool, bars: Bars
+    model: ImageModel, images: Sequence[tuple[str, Path | NDArray[np.uint8]]], native: bool, bars: Bars, memory: int
 ) -> list[Row]:
     sizes: Counter[tuple[int, int]] = Counter()
     with eval_mode(model.model):
-        rows = predict_rows(model, images, native, model.check_native() if native else None, bars, sizes)
+        rows = predict_rows(model, images, model.check_native() if native else None, bars, sizes, memory)
     if not native and (note := cropping_note(model.preprocessing, sizes)):
         bars.log(note)
     return rows

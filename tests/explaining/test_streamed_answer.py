@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
 import gapstone as gs
-from gapstone.explaining import streamed_answer
+from gapstone.explaining import map_pass, streamed_answer
+from gapstone.explaining.explain_files import explain_files
+from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.images.load import load
 from gapstone.images.preprocessing import Preprocessing
+from gapstone.maps.map_files import load_npz
 from tests.command_line import gapstone
+from tests.schemas import check
 
 tifffile = pytest.importorskip("tifffile")
 pytestmark = pytest.mark.xdist_group("command line")
@@ -90,3 +95,53 @@ def test_the_command(tmp_path, model):
     assert said.returncode == 0, said.stderr
     (row,) = json.loads(said.stdout)["images"]
     assert row["notes"] == ["more than 4,096² px: it went through the network in bands of rows"]
+
+
+def explained(model, pictures, out, **options):
+    request = ExplainRequest(str(model), tuple(map(str, pictures)), native=True, **options)
+    fine = explain_files(request, out, Console(stderr=True))
+    return fine, json.loads((out / "explained.json").read_text("utf-8"))
+
+
+def test_explain_streams_and_draws_them_small(monkeypatch, pictures, model, tmp_path):
+    path = model.save(tmp_path / "m.safetensors")
+    given = [pictures / name for name in ("a.tif", "b.png", "c.png")]
+    _, whole = explained(path, given, tmp_path / "whole", box="0.2")
+    for module in (streamed_answer, map_pass):
+        monkeypatch.setattr(module, "LARGEST", 64)
+    for options in ({}, {"all_classes": True}, {"classes": "dog"}, {"plain": True}):
+        out = tmp_path / "-".join(options) if options else tmp_path / "out"
+        fine, found = explained(path, given, out, html=True, **options)
+        assert fine
+        check("explained", found)
+        if options:
+            continue
+        for number, (one, other) in enumerate(zip(found["pictures"], whole["pictures"], strict=True)):
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+            assert one["placement"] == other["placement"]
+            assert [entry["label"] for entry in one["classes"]] == [entry["label"] for entry in other["classes"]]
+            assert [entry["boxes"] for entry in one["classes"]] == [entry["boxes"] for entry in other["classes"]]
+            for mine, theirs in zip(
+                load_npz(out / one["npz"]), load_npz(tmp_path / "whole" / other["npz"]), strict=True
+            ):
+                assert mine.map == pytest.approx(theirs.map, abs=1e-5)
+            assert (out / one["drawing"]).stat().st_size > 1000
+            assert ("small" in one) == (number < 2)
+        with Image.open(out / found["pictures"][0]["small"]) as small:
+            assert small.size == (130, 160)
+        # again: nothing is looked at
+        monkeypatch.setattr(map_pass, "stream_picture", None)
+        assert explained(path, given, out, html=True)[1] == found
+        monkeypatch.undo()
+        for module in (streamed_answer, map_pass):
+            monkeypatch.setattr(module, "LARGEST", 64)
+
+
+def test_what_cannot_be_explained_so_is_an_error_of_that_picture(monkeypatch, pictures, model, tmp_path):
+    path = model.save(tmp_path / "m.safetensors")
+    for module in (streamed_answer, map_pass):
+        monkeypatch.setattr(module, "LARGEST", 64)
+    fine, found = explained(path, [pictures / "a.tif", pictures / "c.png"], tmp_path / "out", memory="1MB")
+    assert not fine
+    assert "1.0 MB are too little" in found["pictures"][0]["error"]
+    assert "drawing" in found["pictures"][1]

@@ -14,6 +14,7 @@ from gapstone.commands.option_types import (
     GroupPattern,
     Json,
     Limit,
+    Memory,
     Model,
     Native,
     OfHead,
@@ -36,9 +37,7 @@ def predict(
     as_json: Json = False,
     top: Annotated[int, typer.Option(help="Labels shown per image.")] = 3,
     native: Native = False,
-    memory: Annotated[
-        str, typer.Option(help="That an image of more than 4096² px may take with --native: it is streamed.")
-    ] = "2GB",
+    memory: Memory = "2GB",
     device: Device = "auto",
     weights: Weights = None,
     head: OfHead = None,
@@ -98,6 +97,7 @@ def explain(
         ),
     ] = False,
     native: Native = False,
+    memory: Memory = "2GB",
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option()] = 8,
     weights: Weights = None,

@@ -205,6 +205,9 @@ StartWeights = Annotated[
         metavar="FILE",
     ),
 ]
+Memory = Annotated[
+    str, typer.Option(help="That an image of more than 4096² px may take with --native: it is streamed.")
+]
 Native = Annotated[
     bool,
     typer.Option(

@@ -20,6 +20,7 @@ from PIL import Image
 from gapstone import __version__
 from gapstone.console.formatting import display
 from gapstone.drawing.evidence import Evidence
+from gapstone.drawing.overlay import resized
 from gapstone.drawing.pictures import side_by_side
 from gapstone.drawing.upsample import How
 from gapstone.explaining.explain_folder import ExplainFolder, digest, unique_name
@@ -30,7 +31,7 @@ from gapstone.images.load import VERSION as LOADER
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.localisation.cam_boxes import Box
 from gapstone.maps.map_files import load_npz
-from gapstone.storage.sealed_json import sha256
+from gapstone.storage.sealed_json import file_sha256, sha256
 
 VERSION = 3  # increased when the same inputs give other drawings
 THREADS = min(4, os.cpu_count() or 1)
@@ -69,7 +70,7 @@ def draw(
     def start_drawing(row: Row) -> Future[None] | None:
         tasks = _drawing_tasks(folder, row, scale, how, alpha, ranges) if drawings else []
         tasks += _thumbnail_tasks(folder, row, side, ranges) if side else []
-        return pool.submit(_draw_picture, row, tasks, ranges, undrawn) if tasks else None
+        return pool.submit(_draw_picture, folder, row, tasks, ranges, undrawn) if tasks else None
 
     try:
         for done, future in enumerate(started_ahead(map(start_drawing, rows), 2 * THREADS), 1):
@@ -87,9 +88,13 @@ def shown_evidence(folder: ExplainFolder, row: Row) -> list[Evidence]:
     return [by_index[entry["index"]] for entry in row["classes"]]
 
 
-def row_boxes(entry: dict[str, Any]) -> list[Box]:
-    """Return the boxes of one class of a row."""
-    return [Box(b["x0"], b["y0"], b["x1"], b["y1"], 0, 0.0, 0.0) for b in entry.get("boxes", ())]
+def row_boxes(entry: dict[str, Any], down: float = 1.0, across: float = 1.0) -> list[Box]:
+    """Return the boxes of one class of a row, in a picture of so many px per px of the row's."""
+    corners = [
+        (round(b["x0"] * across), round(b["y0"] * down), round(b["x1"] * across), round(b["y1"] * down))
+        for b in entry.get("boxes", ())
+    ]
+    return [Box(*each, 0, 0.0, 0.0) for each in corners]
 
 
 def thumbnail_side(pictures: int) -> int:
@@ -103,13 +108,23 @@ def thumbnail_path(folder: ExplainFolder, row: Row, side: int) -> Path:
     return folder.thumbs / f"{unique_name(Path(row['path']))}-{row['sha256'][:16]}-{side}.{suffix}"
 
 
-def _draw_picture(row: Row, tasks: Sequence[Callable[[Pixels], None]], ranges: Ranges, undrawn: dict[str, str]) -> None:
+def _draw_picture(
+    folder: ExplainFolder,
+    row: Row,
+    tasks: Sequence[Callable[[Pixels], None]],
+    ranges: Ranges,
+    undrawn: dict[str, str],
+) -> None:
     """Load a picture, check that it is unchanged, and run its tasks; errors go into `undrawn`."""
     name = row["name"]
     try:
-        data = read_bytes(row["path"])
-        same = sha256(data) == row["sha256"]
-        pixels = load(data, ranges=ranges).pixels if same else None
+        if "small" in row:
+            same = file_sha256(Path(row["path"])) == row["sha256"]
+            pixels = load(folder.out / row["small"]).pixels if same else None
+        else:
+            data = read_bytes(row["path"])
+            same = sha256(data) == row["sha256"]
+            pixels = load(data, ranges=ranges).pixels if same else None
     except ImageError as error:
         raise ValueError(f"{name} could be read a moment ago and now cannot: {error}. Run it again.") from error
     if pixels is None:
@@ -132,10 +147,11 @@ def _drawing_tasks(
         return []
 
     def make(pixels: Pixels) -> None:
-        boxes = {entry["index"]: row_boxes(entry) for entry in row["classes"]}
-        picture = side_by_side(
-            pixels, shown_evidence(folder, row), scale, alpha, how, boxes, name=display(Path(row["path"]).name)
-        )
+        size, name = (pixels.shape[0], pixels.shape[1]), display(Path(row["path"]).name)
+        down, across = size[0] / row["size"][0], size[1] / row["size"][1]
+        boxes = {entry["index"]: row_boxes(entry, down, across) for entry in row["classes"]}
+        evidences = [resized(e, size) if e.size != size else e for e in shown_evidence(folder, row)]
+        picture = side_by_side(pixels, evidences, scale, alpha, how, boxes, name=name)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG", compress_level=3)  # 22 ms; 6 takes 35 for a third less
         folder.write_drawing(path, key, buffer.getvalue())

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from gapstone import __version__
+from gapstone.any_size.plan_bands import parse_bytes
 from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
@@ -110,7 +111,8 @@ def _make_query(request: ExplainRequest, image_model: ImageModel) -> ClassQuery:
         [request.native, request.plain, *(["multi-label"] if image_model.multi_label else [])],
         str(image_model.device) if image_model.device.type == "cpu" else torch.cuda.get_device_name(image_model.device),
     )
-    return ClassQuery(classes, top, request.all_classes, request.threshold, key, request.plain, smallest)
+    options = request.all_classes, request.threshold, key, request.plain, smallest, parse_bytes(request.memory)
+    return ClassQuery(classes, top, *options)
 
 
 def _identity(image_model: ImageModel) -> list[Any]:

@@ -11,6 +11,7 @@ Each picture has the fields of `gapstone.maps.map_files`, schema 1, with its map
         "prediction": 3, "label": "cat", "probability": 0.93,  of all classes, not only of --classes
         "size", "placement", "reference": "the mean of all classes",   null: nothing was subtracted
         "npz": "maps/cat-5c1f0b7a9e21.npz",
+        "small": "maps/cat-5c1f0b7a9e21-small.png",            only of a picture that was streamed: it, small
         "drawing": "maps/cat-5c1f0b7a9e21.png",                null with --no-drawings, or if "undrawn" is there
         "classes": [{"index", "label", …, "boxes": [{"x0", "y0", "x1", "y1"}]}]},
        {"name": "photos/bad.jpg", "error": "the file is empty (0 bytes)"}]}

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gapstone.any_size.plan_bands import parse_bytes
 from gapstone.console.formatting import display
+from gapstone.explaining.streamed_answer import MEMORY
 
 MOST_ANSWERED = 8
 """Classes of a picture that a multi-label model answers, and that are shown."""
@@ -41,6 +43,8 @@ class ExplainRequest:
     """Maps as they are; else minus the mean of all classes' maps where classes compete."""
     native: bool = False
     """Pictures enter the network one by one at their own size, neither cropped nor resized."""
+    memory: str = MEMORY
+    """That a picture of more than 4096² px may take with `native`: it is streamed (`gs.stream`)."""
 
     def __post_init__(self) -> None:
         if self.top is not None and self.top < 1:
@@ -49,7 +53,7 @@ class ExplainRequest:
             raise ValueError(f"--batch-size {self.batch_size}: at least one picture at a time.")
         if not 0 < self.alpha <= 1:
             raise ValueError(f"--alpha {self.alpha:g}: the opacity of the strongest evidence, above 0 and at most 1.")
-        _ = self.threshold
+        _ = self.threshold, parse_bytes(self.memory)
 
     def most_shown(self, multi_label: bool) -> int:
         """The most classes of a picture that are shown where none are named."""

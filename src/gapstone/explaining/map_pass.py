@@ -26,13 +26,16 @@ from gapstone.console.formatting import display
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.upsample import upsample
 from gapstone.explaining.explain_folder import ExplainFolder, Record, Stamp, digest, file_stamp, unique_name
+from gapstone.explaining.streamed_answer import open_large_tiff
+from gapstone.explaining.streamed_picture import stream_picture
 from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import ImageError, load, read_bytes
+from gapstone.images.preprocessing import LARGEST
 from gapstone.localisation.cam_boxes import box
 from gapstone.maps.map_files import save_npz, to_json
 from gapstone.maps.open_model import ImageModel
 from gapstone.models.class_probabilities import ANSWERED, answered
-from gapstone.storage.sealed_json import sha256
+from gapstone.storage.sealed_json import file_sha256, sha256
 
 LOADERS = min(4, os.cpu_count() or 1)  # threads; each may hold a large decoded picture
 BOX_GRID = 256
@@ -60,6 +63,8 @@ class ClassQuery:
     """Store maps as they are; else minus the mean of all classes' where classes compete (`Explanation.shown`)."""
     native: int | None = None
     """Least side in px of pictures that enter the network at their own size; None: they are resized and cropped."""
+    memory: int = 2 * 10**9
+    """That a picture of more than 4096² px may take with `native`: it is streamed."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class PreparedPicture:
     sha: str | None = None
     stamp: Stamp | None = None
     error: str | None = None
+    large: bool = False
+    """It is too large to enter the network whole, and will be streamed."""
 
 
 class NoMemoryError(OSError):
@@ -132,7 +139,8 @@ def _records(
     def start_loading(first: int) -> tuple[str, Record] | list[Future[PreparedPicture]]:
         batch = paths[first : first + batch_size]
         cached = _cached_record(query, batch, folder)
-        return cached or [pool.submit(_load, path, fit, model.preprocessing.ranges) for path in batch]
+        native = query.native is not None
+        return cached or [pool.submit(_load, path, fit, model.preprocessing.ranges, native) for path in batch]
 
     try:
         batches = started_ahead(map(start_loading, range(0, len(paths), batch_size)), 2)
@@ -167,14 +175,19 @@ def _batch_key(query: ClassQuery, batch: Sequence[Path], shas: Sequence[str | No
     return digest(query.key, [[os.fspath(path), sha] for path, sha in zip(batch, shas, strict=True)])
 
 
-def _load(path: Path, fit: Fit, ranges: Ranges) -> PreparedPicture:
+def _load(path: Path, fit: Fit, ranges: Ranges, native: bool) -> PreparedPicture:
     stamp = file_stamp(path)  # before the read, so that a change during the read is noticed
     sha = None
     try:
+        if native and (huge := open_large_tiff(path)) is not None:
+            with huge:
+                return PreparedPicture(path, None, (huge.height, huge.width), (), file_sha256(path), stamp, large=True)
         data = read_bytes(path)
         sha = sha256(data)
         loaded = load(data, ranges=ranges)
         width, height = loaded.size
+        if native and height * width > LARGEST**2:
+            return PreparedPicture(path, None, (height, width), loaded.notes, sha, stamp, large=True)
         return PreparedPicture(path, fit(loaded.pixels), (height, width), loaded.notes, sha, stamp)
     except ImageError as error:
         return PreparedPicture(path, None, (0, 0), sha=sha, stamp=stamp, error=str(error))
@@ -216,12 +229,18 @@ def _explain_and_write(
             pictures = [replace(p, fitted=None, error=p.error or reason) for p in pictures]
     for picture in pictures:
         row: dict[str, Any] = {"name": display(picture.path), "path": os.fspath(picture.path)}
-        if picture.fitted is None:
-            record["rows"].append(row | {"error": picture.error})
-            continue
-        predicted, evidences = next(explained)
-        shown = _shown_evidence(query, evidences, model.multi_label)
         file = f"{unique_name(picture.path)}.npz"
+        try:
+            if picture.large:
+                predicted, evidences, picture = _streamed(model, query, picture, folder, record, row)
+            elif picture.fitted is None:
+                raise ValueError(picture.error)
+            else:
+                predicted, evidences = next(explained)
+        except ValueError as error:
+            record["rows"].append(row | {"error": str(error)})
+            continue
+        shown = _shown_evidence(query, evidences, model.multi_label)
         try:
             row |= _picture_facts(picture, shown, predicted, file, query.threshold)
         except ValueError as error:  # NaN or infinity: the network overflowed
@@ -261,6 +280,24 @@ def _explain(
         if classes is None:
             evidences.sort(key=lambda e: (-e.logit, e.index))
         yield _predicted(probabilities[number], model.multi_label), evidences
+
+
+def _streamed(
+    model: ImageModel, query: ClassQuery, picture: PreparedPicture, folder: ExplainFolder, record: Record, row: Record
+) -> tuple[dict[str, Any], list[Evidence], PreparedPicture]:
+    """(what was predicted, the evidence, the picture with its notes); writes it small. Raises ValueError."""
+    classes = list(range(len(model.labels))) if query.all_classes else query.classes
+    top = None if classes is not None else min(query.top, len(model.labels))
+    found = stream_picture(model, picture.path, classes, top, query.plain, query.memory)
+    evidences = found.evidences
+    if query.all_classes and query.classes is None:
+        evidences = sorted(evidences, key=lambda e: (-e.logit, e.index))
+    name = f"{unique_name(picture.path)}-small.png"
+    folder.write_file(folder.maps / name, found.small)
+    record["files"][name] = sha256(found.small)
+    row["small"] = f"maps/{name}"
+    predicted = _predicted(found.probabilities, model.multi_label)
+    return predicted, evidences, replace(picture, notes=(*picture.notes, *found.notes))
 
 
 def _predicted(probabilities: torch.Tensor, multi_label: bool) -> dict[str, Any]:

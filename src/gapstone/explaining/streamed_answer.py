@@ -13,6 +13,7 @@ from gapstone.any_size.given_image import ArrayImage, FileImage, GivenImage
 from gapstone.any_size.kept_maps import MapsAsked
 from gapstone.any_size.stream_image import Progress, StreamOptions, stream_image
 from gapstone.any_size.streamed import Streamed
+from gapstone.huge_images.huge_image import HugeImage
 from gapstone.huge_images.open_huge_image import open_huge_image
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import LARGEST
@@ -34,22 +35,34 @@ def streamed_answer(
     Raises what `gs.stream` raises.
     """
     if isinstance(image, Path):
-        large = _is_large_tiff(image)
-        if large is False:
-            return None
-        try:
-            huge = open_huge_image(image)
-        except (ImageError, ImportError) as error:
-            if large:
-                raise ImageError(str(error)) from error
+        huge = open_large_tiff(image)
+        if huge is None:
             return None
         with huge:
-            if huge.height * huge.width <= LARGEST**2:
-                return None
             return _answer(model, FileImage(huge, 0, model.preprocessing), memory, announce)
     if image.shape[0] * image.shape[1] <= LARGEST**2:
         return None
     return _answer(model, ArrayImage(image, model.preprocessing), memory, announce)
+
+
+def open_large_tiff(path: Path) -> HugeImage | None:
+    """A TIFF that is too large to enter the network whole; None: it is another file.
+
+    Raises ImageError: it is too large, and cannot be read piece by piece.
+    """
+    large = _is_large_tiff(path)
+    if large is False:
+        return None
+    try:
+        huge = open_huge_image(path)
+    except (ImageError, ImportError) as error:
+        if large:
+            raise ImageError(str(error)) from error
+        return None
+    if huge.height * huge.width <= LARGEST**2:
+        huge.close()
+        return None
+    return huge
 
 
 def _is_large_tiff(path: Path) -> bool | None:

@@ -130,6 +130,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def file_sha256(path: Path) -> str:
+    """Of a file of any size, which is never in memory whole."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def damage_note(damaged: Iterable[DamagedError]) -> str:
     """One line about all damaged files, which are computed again.
 

@@ -157,7 +157,7 @@ def _run_map_pass(
     for name in ("explained.json", "index.html"):  # of an earlier run: outdated from here on
         (folder.out / name).unlink(missing_ok=True)
     with _progress(bars, "Looking", len(paths), "looked at", folder) as progress:
-        result = run_map_pass(image_model, query, paths, request.batch_size, folder, progress)
+        result = run_map_pass(image_model, query, paths, request.batch_size, folder, progress, bars)
     if result.from_cache:
         bars.log(f"{result.from_cache:,} of {len(paths):,} pictures had been looked at before.")
     return result

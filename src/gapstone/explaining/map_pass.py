@@ -22,12 +22,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gapstone.any_size.stream_image import Progress
 from gapstone.console.formatting import display
 from gapstone.drawing.evidence import Evidence
 from gapstone.drawing.upsample import upsample
 from gapstone.explaining.explain_folder import ExplainFolder, Record, Stamp, digest, file_stamp, unique_name
 from gapstone.explaining.streamed_answer import open_large_tiff
-from gapstone.explaining.streamed_picture import stream_picture
+from gapstone.explaining.streamed_picture import StreamedPicture, stream_picture
 from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import ImageError, load, read_bytes
 from gapstone.images.preprocessing import LARGEST
@@ -44,6 +45,7 @@ BOX_GRID = 256
 T = TypeVar("T")
 Threshold = float | Literal["otsu"] | None
 Fit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+Announce = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,15 @@ def run_map_pass(
     batch_size: int,
     folder: ExplainFolder,
     progress: Callable[[int], None],
+    announce: Announce,
 ) -> PassResult:
     """Run the pictures that have no stored result through the network, and summarise all results.
 
-    With `query.native` a batch is one picture. After every batch `progress` is called with the number of pictures done.
+    With `query.native` a batch is one picture. After every batch `progress` is called with the number of pictures done;
+    `announce` names the work on one that is streamed, and returns what is told of its rows.
     """
     result = PassResult([])
-    for key, record, from_cache in _records(model, query, paths, batch_size, folder):
+    for key, record, from_cache in _records(model, query, paths, batch_size, folder, announce):
         result.batches.append(key)
         result.largest = max(result.largest, record["largest"])
         errors = sum("error" in row for row in record["rows"])
@@ -128,7 +132,12 @@ def run_map_pass(
 
 
 def _records(
-    model: ImageModel, query: ClassQuery, paths: Sequence[Path], batch_size: int, folder: ExplainFolder
+    model: ImageModel,
+    query: ClassQuery,
+    paths: Sequence[Path],
+    batch_size: int,
+    folder: ExplainFolder,
+    announce: Announce,
 ) -> Iterator[tuple[str, Record, bool]]:
     """Yield (key, record, from cache) of each batch; two batches are loaded ahead of the network."""
     pool = ThreadPoolExecutor(LOADERS, thread_name_prefix="gapstone-loader")
@@ -145,7 +154,7 @@ def _records(
     try:
         batches = started_ahead(map(start_loading, range(0, len(paths), batch_size)), 2)
         # by `map`, which keeps no batch in memory while the next ones are loaded
-        yield from map(partial(_finish_batch, model, query, folder), batches)
+        yield from map(partial(_finish_batch, model, query, folder, announce), batches)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -200,6 +209,7 @@ def _finish_batch(
     model: ImageModel,
     query: ClassQuery,
     folder: ExplainFolder,
+    announce: Announce,
     batch: tuple[str, Record] | list[Future[PreparedPicture]],
 ) -> tuple[str, Record, bool]:
     """Return (key, record, from cache) of a batch; run it through the network if it has no record yet."""
@@ -210,13 +220,17 @@ def _finish_batch(
     key = _batch_key(query, [p.path for p in pictures], [p.sha or p.error for p in pictures])
     if record := folder.checked_record(key):  # new modification times, same content
         return key, record, True
-    record = _explain_and_write(model, query, pictures, folder)
+    record = _explain_and_write(model, query, pictures, folder, announce)
     folder.write_record(key, record)
     return key, record, False
 
 
 def _explain_and_write(
-    model: ImageModel, query: ClassQuery, pictures: Sequence[PreparedPicture], folder: ExplainFolder
+    model: ImageModel,
+    query: ClassQuery,
+    pictures: Sequence[PreparedPicture],
+    folder: ExplainFolder,
+    announce: Announce,
 ) -> Record:
     """Run one batch through the network, write its maps and return its record."""
     record: Record = {"rows": [], "files": {}, "largest": 0.0}
@@ -229,10 +243,14 @@ def _explain_and_write(
             pictures = [replace(p, fitted=None, error=p.error or reason) for p in pictures]
     for picture in pictures:
         row: dict[str, Any] = {"name": display(picture.path), "path": os.fspath(picture.path)}
-        file = f"{unique_name(picture.path)}.npz"
+        file, small = (f"{unique_name(picture.path)}{end}" for end in (".npz", "-small.png"))
         try:
             if picture.large:
-                predicted, evidences, picture = _streamed(model, query, picture, folder, record, row)
+                found = _streamed(model, query, picture.path, announce)
+                predicted, evidences = _predicted(found.probabilities, model.multi_label), found.evidences
+                picture, row["small"] = replace(picture, notes=(*picture.notes, *found.notes)), f"maps/{small}"
+                folder.write_file(folder.maps / small, found.small)
+                record["files"][small] = sha256(found.small)
             elif picture.fitted is None:
                 raise ValueError(picture.error)
             else:
@@ -282,22 +300,14 @@ def _explain(
         yield _predicted(probabilities[number], model.multi_label), evidences
 
 
-def _streamed(
-    model: ImageModel, query: ClassQuery, picture: PreparedPicture, folder: ExplainFolder, record: Record, row: Record
-) -> tuple[dict[str, Any], list[Evidence], PreparedPicture]:
-    """(what was predicted, the evidence, the picture with its notes); writes it small. Raises ValueError."""
-    classes = list(range(len(model.labels))) if query.all_classes else query.classes
+def _streamed(model: ImageModel, query: ClassQuery, path: Path, announce: Announce) -> StreamedPicture:
+    """Raises ValueError."""
+    classes = range(len(model.labels)) if query.all_classes else query.classes
     top = None if classes is not None else min(query.top, len(model.labels))
-    found = stream_picture(model, picture.path, classes, top, query.plain, query.memory)
-    evidences = found.evidences
-    if query.all_classes and query.classes is None:
-        evidences = sorted(evidences, key=lambda e: (-e.logit, e.index))
-    name = f"{unique_name(picture.path)}-small.png"
-    folder.write_file(folder.maps / name, found.small)
-    record["files"][name] = sha256(found.small)
-    row["small"] = f"maps/{name}"
-    predicted = _predicted(found.probabilities, model.multi_label)
-    return predicted, evidences, replace(picture, notes=(*picture.notes, *found.notes))
+    found = stream_picture(model, path, classes, top, query.plain, query.memory, announce)
+    if query.classes is None:
+        found.evidences.sort(key=lambda e: (-e.logit, e.index))
+    return found
 
 
 def _predicted(probabilities: torch.Tensor, multi_label: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Explains a picture that is too large to enter the network whole (`--native`) by `gs.stream`; keeps it small."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gapstone.any_size.given_image import ArrayImage, FileImage
 from gapstone.any_size.kept_maps import MapsAsked
-from gapstone.any_size.stream_image import StreamOptions, stream_image
+from gapstone.any_size.stream_image import Progress, StreamOptions, stream_image
 from gapstone.drawing.evidence import Evidence
 from gapstone.explaining.streamed_answer import open_large_tiff, said
 from gapstone.images.as_picture import as_picture
@@ -27,14 +27,20 @@ class StreamedPicture:
     probabilities: Tensor
     """(K,)"""
     evidences: list[Evidence]
-    """Of the classes asked for, in that order; else the most probable first."""
+    """Of the classes asked for, in that order."""
     small: bytes
     """A PNG of at most 1024 px a side."""
     notes: tuple[str, ...]
 
 
 def stream_picture(
-    model: ImageModel, path: Path, classes: Sequence[int] | None, top: int | None, plain: bool, memory: int
+    model: ImageModel,
+    path: Path,
+    classes: Sequence[int] | None,
+    top: int | None,
+    plain: bool,
+    memory: int,
+    announce: Callable[[str], Progress],
 ) -> StreamedPicture:
     """Raises what `gs.stream` raises; ValueError where there are no maps."""
     asked = MapsAsked(classes, top, model.labels, model.multi_label)
@@ -45,12 +51,10 @@ def stream_picture(
         else:
             pixels = load(path, ranges=model.preprocessing.ranges).pixels
             given = ArrayImage(pixels, model.preprocessing)
-        streamed = stream_image(model.model, given, StreamOptions(asked, memory=memory), lambda _: lambda *_: None)
+        streamed = stream_image(model.model, given, StreamOptions(asked, memory=memory), announce)
     if streamed.explanation is None:
         raise ValueError(streamed.no_maps)
     evidences = streamed.explanation.shown(plain).evidence(0, streamed.size)
-    if classes is None:
-        evidences.sort(key=lambda e: (-e.logit, e.index))
     assert streamed.picture is not None
     notes = (*streamed.notes, said(streamed))
     return StreamedPicture(streamed.probabilities[0].cpu(), evidences, _png(streamed.picture), notes)

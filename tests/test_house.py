@@ -150,7 +150,7 @@ CEILINGS = {
     "evaluating": 1400,
     "comparing": 4980,
     "converting": 530,
-    "explaining": 1100,
+    "explaining": 1150,
     "export": 900,
     "inspecting": 1100,
     "serve": 700,

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import gapstone as gs
-from gapstone.any_size import kept_maps
+from gapstone.any_size import kept_maps, stream_image
 from gapstone.any_size import plan_bands as planning
 from gapstone.any_size import self_check as checking
 from gapstone.any_size.plan_bands import MOST_ROWS, parse_bytes, plan_bands, played_bytes
@@ -138,6 +138,26 @@ def test_heads_that_take_the_whole_map_at_once(head):
     assert alone.explanation is None
     with pytest.raises(StreamError, match=r"too little .* give as much$"):
         gs.stream(model, pixels, memory="2MB", maps=False, progress=False)
+
+
+def test_of_several_labels(monkeypatch):
+    model, pixels = classifier(multi_label=True), noise(80, 70)
+    explained = whole(model, pixels, top_k=2)
+    for kept in (0, 10**12):
+        monkeypatch.setattr(kept_maps.KeptMap, "bytes", kept)
+        streamed = gs.stream(model, pixels, top_k=2, progress=False)
+        check_same(streamed, explained)
+        torch.testing.assert_close(streamed.probabilities, explained.probabilities)
+        assert streamed.explanation.multi_label
+        assert streamed.multi_label
+    alone = gs.stream(model, pixels, maps=False, progress=False)
+    torch.testing.assert_close(alone.probabilities, explained.probabilities)
+
+
+def test_a_wrong_class_is_refused_before_the_work(monkeypatch):
+    monkeypatch.setattr(stream_image, "play_bands", None)
+    with pytest.raises(ValueError, match="there is no class 'cats'; did you mean cat"):
+        gs.stream(classifier(), noise(80, 70), ["cats"], progress=False)
 
 
 class TwoMaps(nn.Module):
@@ -293,6 +313,9 @@ def test_more_memory_takes_more_rows(monkeypatch):
     assert [plan.rows for plan in plans] == sorted(plan.rows for plan in plans)
     assert plans[0].rows < plans[-1].rows == MOST_ROWS
     assert all(plan.bytes <= size * 10**6 for plan, size in zip(plans, (120, 160, 400, 4000), strict=True))
+    for plan, size in zip(plans[:-1], (120, 160, 400), strict=True):
+        more = planning.SPARE + played_bytes(recording, 2 * plan.rows)
+        assert more > size * 10**6 or plan.rows == planning.PIXELS // 512
     assert played_bytes(recording, 64) > 1.5 * played_bytes(recording, 32) - 64 * 512 * 64
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
-def oldest(extras: tuple[str, ...] = ("zoo", "hf", "serve", "onnx", "slides")) -> list[str]:
+def oldest(extras: tuple[str, ...] = ("zoo", "hf", "serve", "onnx", "datasets", "slides")) -> list[str]:
     """Raises ValueError for a requirement without a lowest version: nobody could say that it works."""
     project = tomllib.loads(PROJECT.read_text("utf-8"))["project"]
     asked = [*project["dependencies"], *(one for extra in extras for one in project["optional-dependencies"][extra])]

@@ -15,6 +15,7 @@ from gapstone.images.load import load
 from gapstone.maps.map_files import load_npz
 from gapstone.maps.open_model import open_model
 from tests.explaining.tiny import make_model, make_pictures
+from tests.marks import of_timm
 
 
 def run(model, *images, out, **options):
@@ -132,6 +133,7 @@ def test_timm(tmp_path, sizes):
     for row in document["pictures"][:3]:
         for one in load_npz(tmp_path / "out" / row["npz"]):
             assert float(one.map.sum()) + one.bias == pytest.approx(one.logit, abs=1e-4)
+    of_timm("test_vit_relpos")
     save_file(timm.create_model("test_vit_relpos", num_classes=3).state_dict(), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=r"timm:test_vit_relpos takes only 160×160 px.*--resize"):
         run("timm:test_vit_relpos", sizes, out=tmp_path / "vit", **weights)

@@ -8,6 +8,7 @@ import torch
 
 from gapstone.nets import build, map_size
 from gapstone.nets.timm_survey import survey
+from tests.marks import of_timm
 
 timm = pytest.importorskip("timm")
 
@@ -30,6 +31,7 @@ FAMILIES: dict[str, tuple[int, int, tuple[int, int] | None]] = {
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_maps_of_each_kind_without_the_head(name: str) -> None:
+    of_timm(name)
     with torch.device("meta"):
         features = build(f"timm:{name}", in_channels=4)
     assert (features.channels, features.stride, features.fixed) == FAMILIES[name]

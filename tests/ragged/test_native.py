@@ -12,6 +12,7 @@ import gapstone as gs
 from gapstone.explaining.predict_files import predict_files
 from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import Preprocessing
+from tests.marks import of_timm
 
 SIZES = [(40, 56), (33, 90), (40, 56), (9, 7), (64, 64)]
 
@@ -63,7 +64,7 @@ def test_channels_are_converted():
 def test_what_takes_one_size_only_says_which_and_what_else():
     with pytest.raises(ValueError, match=r"head 'fc' was trained on images of 32×32 px.*native=False.*fc:grid=7"):
         make(head="fc").predict(pictures(), native=True)
-    pytest.importorskip("timm")
+    of_timm("test_vit_relpos")
     with pytest.raises(ValueError, match=r"'timm:test_vit_relpos' takes only 160×160 px.*convolutional"):
         make("timm:test_vit_relpos", side=160).predict(pictures(), native=True)
 

@@ -111,7 +111,9 @@ def united(first: NDArray[np.integer], second: NDArray[np.integer]) -> Indices:
     from scipy.sparse import coo_array  # takes 0.2 s to import, and most data is split without
     from scipy.sparse.csgraph import connected_components
 
-    links = coo_array((np.ones(len(a), np.int8), (a, b + count)), shape=(nodes, nodes))
+    # int32: scipy before 1.15 keeps the type of these numbers, and connects nothing with others, without an error
+    ends = a.astype(np.int32), (b + count).astype(np.int32)
+    links = coo_array((np.ones(len(a), np.int8), ends), shape=(nodes, nodes))
     return np.asarray(connected_components(links, directed=False)[1][a], np.int64)
 
 

@@ -271,6 +271,7 @@ class Refused(nn.Module):
         (classifier, [1, 2], {}, TypeError, "not a list"),
         (classifier, "nowhere.tif", {}, FileNotFoundError, "nowhere.tif"),
         (lambda: classifier("fc"), np.zeros((90, 90, 3), np.uint8), {}, ValueError, "takes no others"),
+        (lambda: classifier("gap", "vgg11"), noise(20, 40), {}, ValueError, "are too few: .* at least 32 a side"),
         (lambda: 3, torch.rand(3, 40, 40), {}, TypeError, "stream takes a model, and got a int"),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from rich.console import Console
 
 import gapstone as gs
 from gapstone.explaining import map_pass, streamed_answer
+from gapstone.explaining.draw_maps import row_boxes
 from gapstone.explaining.explain_files import explain_files
 from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.images.load import load
@@ -38,7 +39,10 @@ def pictures(tmp_path_factory):
 def model():
     torch.manual_seed(0)
     preprocessing = Preprocessing(3, (32, 32), (32, 32), (0.5,) * 3, (0.25,) * 3)
-    return gs.Classifier("resnet18", "gap", ("cat", "dog"), preprocessing).eval()
+    model = gs.Classifier("resnet18", "gap", ("cat", "dog"), preprocessing).eval()
+    with torch.no_grad():
+        model.head.classifier[-1].bias[1] += 3  # the second class is the more probable one
+    return model
 
 
 def test_the_answers_are_those_of_the_whole_image(monkeypatch, pictures, model):
@@ -114,6 +118,8 @@ def test_explain_streams_and_draws_them_small(monkeypatch, pictures, model, tmp_
         fine, found = explained(path, given, out, html=True, **options)
         assert fine
         check("explained", found)
+        if "classes" not in options:
+            assert [entry["label"] for entry in found["pictures"][0]["classes"]] == ["dog", "cat"]
         if options:
             continue
         for number, (one, other) in enumerate(zip(found["pictures"], whole["pictures"], strict=True)):
@@ -135,6 +141,11 @@ def test_explain_streams_and_draws_them_small(monkeypatch, pictures, model, tmp_
         monkeypatch.undo()
         for module in (streamed_answer, map_pass):
             monkeypatch.setattr(module, "LARGEST", 64)
+
+
+def test_boxes_of_the_image_are_drawn_on_it_small():
+    (box,) = row_boxes({"boxes": [{"x0": 10, "y0": 20, "x1": 30, "y1": 40}]}, 0.5, 0.1)
+    assert (box.x0, box.y0, box.x1, box.y1) == (1, 10, 3, 20)
 
 
 def test_what_cannot_be_explained_so_is_an_error_of_that_picture(monkeypatch, pictures, model, tmp_path):

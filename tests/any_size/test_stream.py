@@ -260,7 +260,7 @@ class Refused(nn.Module):
     ("model", "image", "options", "error", "says"),
     [
         (Refused, torch.rand(3, 40, 40), {}, StreamError, r"'up' \(Upsample\) cannot be streamed"),
-        (Refused, np.zeros((40, 40, 3), np.uint8), {}, TypeError, "an nn.Module says not how its images are prepared"),
+        (Refused, np.zeros((40, 40, 3), np.uint8), {}, TypeError, "an nn.Module does not say how its images are prepared"),
         (Refused, torch.rand(2, 3, 40, 40), {}, ValueError, r"one image \(C, H, W\) or \(1, C, H, W\)"),
         (UsersGem, torch.rand(3, 40, 40), {"memory": "1MB"}, StreamError, "1.0 MB are too little .*about .*maps=False"),
         (UsersGem, torch.rand(3, 40, 40), {"memory": "much"}, ValueError, "expected a number of bytes, or a size such"),

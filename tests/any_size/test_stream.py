@@ -160,6 +160,19 @@ def test_a_wrong_class_is_refused_before_the_work(monkeypatch):
         gs.stream(classifier(), noise(80, 70), ["cats"], progress=False)
 
 
+@pytest.mark.parametrize("end", [nn.Softmax(1), nn.LogSoftmax(1), nn.Sigmoid(), nn.LogSigmoid()], ids=str)
+def test_what_a_network_ends_in(end):
+    torch.manual_seed(0)
+    network, image = nn.Sequential(UsersGem(), end), torch.rand(3, 60, 50)
+    explained = gs.explain(network, image[None], top_k=3)
+    streamed, alone = (gs.stream(network, image, top_k=3, maps=maps, progress=False) for maps in (True, False))
+    for one in (streamed, alone):
+        torch.testing.assert_close(one.logits, network(image[None]).detach())
+        torch.testing.assert_close(one.probabilities, explained.probabilities)
+    assert streamed.explanation.end == explained.end
+    torch.testing.assert_close(streamed.maps, explained.maps, atol=1e-5, rtol=1e-4)
+
+
 class TwoMaps(nn.Module):
     """Whose logits come from two maps: no one explains them."""
 
@@ -260,7 +273,7 @@ class Refused(nn.Module):
     ("model", "image", "options", "error", "says"),
     [
         (Refused, torch.rand(3, 40, 40), {}, StreamError, r"'up' \(Upsample\) cannot be streamed"),
-        (Refused, np.zeros((40, 40, 3), np.uint8), {}, TypeError, "an nn.Module does not say how its images are prepared"),
+        (Refused, np.zeros((40, 40, 3), np.uint8), {}, TypeError, "an nn.Module does not say how its"),
         (Refused, torch.rand(2, 3, 40, 40), {}, ValueError, r"one image \(C, H, W\) or \(1, C, H, W\)"),
         (UsersGem, torch.rand(3, 40, 40), {"memory": "1MB"}, StreamError, "1.0 MB are too little .*about .*maps=False"),
         (UsersGem, torch.rand(3, 40, 40), {"memory": "much"}, ValueError, "expected a number of bytes, or a size such"),

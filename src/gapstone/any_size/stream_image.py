@@ -23,6 +23,7 @@ from gapstone.tracing.tape import SplitError
 
 Progress = Callable[[int, int], None]
 """Told of rows that are done, of how many."""
+ENDS = frozenset(["softmax", "log_softmax", "sigmoid", "log_sigmoid"])
 UNKNOWN_STRIDE = 64
 """Taken for the self-check where the stride is not known: no network's is larger but by a power of two."""
 
@@ -73,9 +74,16 @@ def stream_image(
         assert explanation is not None
         logits, explanation = explanation.logits, explanation if options.maps else None
     return Streamed(
-        logits, explanation, image.size, asked.labels, asked.multi_label, no_maps, passes, plan.rows, error,
-        time.perf_counter() - start, image.notes, image.thumbnail.pixels if image.thumbnail is not None else None,
+        logits, explanation, image.size, asked.labels, asked.multi_label, _end(recording), no_maps, passes, plan.rows,
+        error, time.perf_counter() - start, image.notes, image.thumbnail.pixels if image.thumbnail is not None else None,
     )  # fmt: skip
+
+
+def _end(recording: RowRecording) -> str | None:
+    """What makes the network's answer of its logits, where something does."""
+    last = next((call for call in recording.calls if recording.logits in call.slots), None)
+    function = None if last is None else last.operation.function
+    return function if function in ENDS else None
 
 
 class PooledFeatures(nn.Module):

@@ -32,13 +32,15 @@ class Streamed:
     """
 
     logits: Tensor
-    """(1, K)"""
+    """(1, K): what the network gives."""
     explanation: Explanation | None
     """Maps of the classes asked for, at the size of the last map; None: none were asked for, or `no_maps` says why."""
     size: tuple[int, int]
     """(H, W) of the image, in pixels."""
     labels: tuple[str, ...] | None = None
     multi_label: bool = False
+    end: str | None = None
+    """What the network ends in ("softmax", "sigmoid", …): `logits` are what comes out, the explanation's what goes in."""
     no_maps: str | None = None
     passes: int = 1
     """How many times the image was read."""
@@ -57,6 +59,8 @@ class Streamed:
         """(1, K): they sum to 1, or of a multi-label model each is by itself."""
         if self.explanation is not None:
             return self.explanation.probabilities
+        if self.end is not None:
+            return self.logits.exp() if self.end.startswith("log") else self.logits
         return probabilities(self.logits.float(), self.multi_label)
 
     @property

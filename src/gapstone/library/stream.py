@@ -144,7 +144,7 @@ def _given(
         return NormalisedImage(values.detach())
     if preprocessing is None:
         raise TypeError(
-            f"an nn.Module does not say how its images are prepared: give it a tensor (C, H, W) that is normalised, and "
+            f"an nn.Module does not say how its images are prepared: give it a tensor (C, H, W) that is normalised, "
             f"not a {type(image).__name__}; or open it with gs.open_model, or as a gs.Classifier"
         )
     if is_file:

@@ -73,9 +73,10 @@ def stream_image(
     if head is not None:
         assert explanation is not None
         logits, explanation = explanation.logits, explanation if options.maps else None
+    seconds, small = time.perf_counter() - start, image.thumbnail
     return Streamed(
         logits, explanation, image.size, asked.labels, asked.multi_label, _end(recording), no_maps, passes, plan.rows,
-        error, time.perf_counter() - start, image.notes, image.thumbnail.pixels if image.thumbnail is not None else None,
+        error, seconds, image.notes, None if small is None else small.pixels,
     )  # fmt: skip
 
 

@@ -40,7 +40,7 @@ class Streamed:
     labels: tuple[str, ...] | None = None
     multi_label: bool = False
     end: str | None = None
-    """What the network ends in ("softmax", "sigmoid", …): `logits` are what comes out, the explanation's what goes in."""
+    """What the network ends in ("softmax", "sigmoid", …): `logits` come after it, the explanation's before."""
     no_maps: str | None = None
     passes: int = 1
     """How many times the image was read."""

@@ -31,9 +31,9 @@ def test_no_more_than_three_batches_are_loaded_ahead(model, tmp_path, monkeypatc
             most = max(most, loaded - asked)
         return picture
 
-    def consumed(opened, what, pictures, kept):
+    def consumed(opened, what, pictures, *more):
         nonlocal asked
-        record = ask(opened, what, pictures, kept)
+        record = ask(opened, what, pictures, *more)
         with lock:
             asked += len(pictures)
         return record

@@ -9,6 +9,8 @@ from gapstone.streaming.row_layout import Played, RowCall, SlotFacts, StreamErro
 from gapstone.streaming.row_recorder import RowRecording
 from gapstone.streaming.row_steps import row_buffer
 
+MEMORY = "2GB"
+"""That an image may take, unless told otherwise."""
 MOST_ROWS, LEAST_ROWS = 1024, 4
 PIXELS = 1 << 19
 """Of a band, where memory allows more: larger ones leave the processor's caches, and are slower."""

@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 """Told of rows that are done, of how many."""
 ENDS = frozenset(["softmax", "log_softmax", "sigmoid", "log_sigmoid"])
 UNKNOWN_STRIDE = 64
-"""Taken for the self-check where the stride is not known: no network's is larger but by a power of two."""
+"""Taken for the self-check where the stride is not known: the strides of most networks divide it."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class StreamOptions:
     """As `gs.stream` takes them."""
 
     asked: MapsAsked
+    memory: int
     maps: bool = True
-    memory: int = 2 * 10**9
     check: bool = True
 
 

@@ -1,7 +1,5 @@
 """What `gs.stream` returns: logits, maps, and the image small enough to be looked at."""
 
-import base64
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from html import escape
@@ -14,7 +12,7 @@ from torch import Tensor
 from gapstone.console.formatting import count_noun, display, format_size
 from gapstone.drawing.evidence import Evidence, percent
 from gapstone.images.as_picture import GRAY_OR_RGB, three_channels
-from gapstone.maps.explanation import CLASSES, Explanation, present
+from gapstone.maps.explanation import CLASSES, Explanation, maps_as_html, present
 from gapstone.models.class_probabilities import probabilities
 
 SIDE = 768  # px: longest side of a picture on the sheet
@@ -131,10 +129,6 @@ class Streamed:
     def _repr_html_(self) -> str:
         text = f"<p><code>{escape(repr(self))}</code></p>"
         try:
-            sheet = self.sheet()
+            return text + maps_as_html(self.sheet())
         except ValueError as error:  # no picture, no maps
             return f"{text}<p>{escape(display(str(error)))}</p>"
-        buffer = io.BytesIO()
-        sheet.save(buffer, "JPEG", quality=90, subsampling=0)
-        uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
-        return f'{text}<img style="max-width:100%" src="{uri}" alt="class activation maps">'

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gapstone.any_size.plan_bands import parse_bytes
+from gapstone.any_size.plan_bands import MEMORY, parse_bytes
 from gapstone.console.formatting import display
-from gapstone.explaining.streamed_answer import MEMORY
 
 MOST_ANSWERED = 8
 """Classes of a picture that a multi-label model answers, and that are shown."""

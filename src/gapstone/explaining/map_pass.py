@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gapstone.any_size.plan_bands import MEMORY, parse_bytes
 from gapstone.any_size.stream_image import Progress
 from gapstone.console.formatting import display
 from gapstone.drawing.evidence import Evidence
@@ -65,7 +66,7 @@ class ClassQuery:
     """Store maps as they are; else minus the mean of all classes' where classes compete (`Explanation.shown`)."""
     native: int | None = None
     """Least side in px of pictures that enter the network at their own size; None: they are resized and cropped."""
-    memory: int = 2 * 10**9
+    memory: int = parse_bytes(MEMORY)
     """That a picture of more than 4096² px may take with `native`: it is streamed."""
 
 

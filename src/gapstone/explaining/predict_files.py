@@ -15,14 +15,14 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from gapstone.any_size.plan_bands import parse_bytes
+from gapstone.any_size.plan_bands import MEMORY, parse_bytes
 from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
 from gapstone.console.terminal import Terminal
 from gapstone.data.input_files import input_files
 from gapstone.data.scan_report import counted
 from gapstone.explaining.image_table import class_list, image_table
-from gapstone.explaining.streamed_answer import MEMORY, streamed_answer
+from gapstone.explaining.streamed_answer import streamed_answer
 from gapstone.images.cropping import cropping_note
 from gapstone.images.load import ImageError
 from gapstone.images.load import load as load_image

@@ -19,12 +19,8 @@ from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import LARGEST
 from gapstone.images.tiff import is_tiff
 from gapstone.maps.open_model import ImageModel
-from gapstone.models.class_probabilities import probabilities
 from gapstone.models.model_file import finite_logits
 from gapstone.storage.paths import open_input
-
-MEMORY = "2GB"
-"""That a streamed image may take, unless told otherwise."""
 
 
 def streamed_answer(
@@ -86,8 +82,8 @@ def _answer(
 ) -> tuple[torch.Tensor, tuple[str, ...]]:
     options = StreamOptions(MapsAsked(multi_label=model.multi_label), maps=False, memory=memory)
     streamed = stream_image(model.model, image, options, announce)
-    found = probabilities(finite_logits(streamed.logits.float())[0], model.multi_label).cpu()
-    return found, (*streamed.notes, said(streamed))
+    finite_logits(streamed.logits)
+    return streamed.probabilities[0].float().cpu(), (*streamed.notes, said(streamed))
 
 
 def said(streamed: Streamed) -> str:

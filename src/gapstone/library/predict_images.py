@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from gapstone.any_size.plan_bands import parse_bytes
+from gapstone.any_size.plan_bands import MEMORY, parse_bytes
 from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
 from gapstone.data.dataset_items import item_pixels
 from gapstone.data.input_files import InputFiles, input_files
 from gapstone.explaining.predict_files import NO_FILE, Row, predict_rows
-from gapstone.explaining.streamed_answer import MEMORY
 from gapstone.images.as_picture import GRAY_OR_RGB, same_channels
 from gapstone.images.cropping import cropping_note
 from gapstone.images.intensity_range import UNDECIDED

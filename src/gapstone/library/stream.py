@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gapstone.any_size.given_image import ArrayImage, FileImage, GivenImage, NormalisedImage
 from gapstone.any_size.kept_maps import MapsAsked
-from gapstone.any_size.plan_bands import parse_bytes
+from gapstone.any_size.plan_bands import MEMORY, parse_bytes
 from gapstone.any_size.stream_image import StreamOptions, stream_image
 from gapstone.any_size.streamed import Streamed
 from gapstone.console.formatting import display
@@ -42,7 +42,7 @@ def stream(
     maps: bool = True,
     level: int | None = None,
     level_um: float | None = None,
-    memory: int | str = "2GB",
+    memory: int | str = MEMORY,
     check: bool = True,
     labels: Sequence[str] | None = None,
     multi_label: bool | None = None,
@@ -127,7 +127,7 @@ def stream(
             )
         top_k = TOP if classes is None and top_k is None else top_k
         asked = MapsAsked(classes, top_k, None if labels is None else tuple(labels), bool(multi_label))
-        options = StreamOptions(asked, maps, parse_bytes(memory), check)
+        options = StreamOptions(asked, parse_bytes(memory), maps, check)
         return stream_image(network, source, options, bars)
 
 
@@ -151,7 +151,7 @@ def _given(
         huge = image if isinstance(image, HugeImage) else stack.enter_context(open_huge_image(image))
         return FileImage(huge, _level(huge, level, level_um), preprocessing)
     if isinstance(image, Tensor):
-        image = image.permute(1, 2, 0).numpy() if image.dim() == 3 else image.numpy()
+        image = (image.permute(1, 2, 0) if image.dim() == 3 else image).cpu().numpy()
     if not all(hasattr(image, name) for name in ("shape", "dtype", "__getitem__")):
         raise TypeError(f"an image is a file, an array (H, W, C) or a tensor (C, H, W), not a {type(image).__name__}")
     if len(image.shape) == 2:

@@ -265,12 +265,9 @@ class Explanation:
             picture = self.sheet()
         except ValueError as error:  # no pictures, or NaN
             return f"{text}<p>{escape(display(str(error)))}</p>"
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=90, subsampling=0)  # a fifth of a PNG: it is stored in the notebook
-        uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
         count = len(self.classes)
         more = f"<p>The first {IMAGES} of {count:,}: <code>explained.show(images=range(…))</code></p>"
-        return f'{text}<img style="max-width:100%" src="{uri}" alt="class activation maps">{more * (count > IMAGES)}'
+        return f"{text}{maps_as_html(picture)}{more * (count > IMAGES)}"
 
     def sheet(
         self,
@@ -357,6 +354,14 @@ class Explanation:
             )
             for place, k in enumerate(self.classes[image].tolist())
         ]
+
+
+def maps_as_html(picture: Image.Image) -> str:
+    """For a cell of a notebook."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90, subsampling=0)  # a fifth of a PNG: it is stored in the notebook
+    uri = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return f'<img style="max-width:100%" src="{uri}" alt="class activation maps">'
 
 
 def present(picture: Image.Image) -> None:

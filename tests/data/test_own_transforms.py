@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from gapstone.data.dataset_source import _DatasetImages
+from gapstone.data.dataset_values import DatasetValues
 from gapstone.data.drawn_images import DrawnImages
 from gapstone.data.open_source import open_source
 from gapstone.data.seeded_items import SeededItems
@@ -98,11 +98,11 @@ def test_of_several_parts_train_alone_is_drawn() -> None:
 
 
 def test_random_train_images_are_looked_at_as_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gapstone.data.dataset_source._KEPT", 0)  # each is read again whenever it is asked for
+    monkeypatch.setattr("gapstone.data.dataset_values._KEPT", 0)  # each is read again whenever it is asked for
     subset = torch.utils.data.Subset(Images(noise), [3, 1, 2])
     parts = {"train": subset, "val": Images(), "test": Images()}
     s, again = open_source(parts), open_source(parts)
-    assert isinstance(s.array, _DatasetImages)
+    assert isinstance(s.array, DatasetValues)
     assert not s.array.kept
     assert [s.pixels(k).tolist() for k in range(3)] == [again.pixels(k).tolist() for k in range(3)]
     assert s.hints[0].startswith("train has random transforms, which draw its images anew in each epoch.")
@@ -159,7 +159,7 @@ def test_it_is_drawn_the_same_in_another_process() -> None:
         ({"train": Images(noise), "val": Images(), "test": Images()}, Images(noise), "Give train without them"),
         (Images(), Images(pairs=PAIRS[:5]), "augmented= has 5 items, and data 6"),
         (Images(), Images(pairs=PAIRS[::-1]), r"augmented=: item 0 has the label 1, and data 0; expected the same"),
-        (Images(), Images(lambda image: image / 255 - 0.5), "augmented=: item 0 is float64 .* Leave out Normalize"),
+        (Images(), Images(lambda image: image / 255 - 0.5), "augmented=: item 0 is floats .* Leave out Normalize"),
         (Images(), 5, "augmented= is of the type int; expected a Dataset"),
         ((np.zeros((6, 8, 8), np.uint8), [0, 1] * 3), Images(), "augmented= goes with a Dataset"),
     ],

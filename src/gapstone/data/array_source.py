@@ -198,7 +198,7 @@ def _all_images(
         if images[-1].shape[1:] != images[0].shape[1:]:
             shapes = f"{arrays[names[0]].shape} and {arrays[name].shape}"
             raise DataError(f"{what}: {names[0]} and {name} have images of two shapes, {shapes}.")
-    if all(map(_has_8_bits, images)):
+    if all(map(has_8_bits, images)):
         pixels = [_pixels(name, part, notes) for name, part in zip(names, images, strict=True)]
         return pixels[0] if len(pixels) == 1 else np.concatenate(pixels), splits
     if len(kinds := {part.dtype for part in images}) > 1:
@@ -260,11 +260,11 @@ def check_values(what: str, images: NDArray[Any]) -> None:
         )
 
 
-def _has_8_bits(images: NDArray[Any]) -> bool:
-    """Whether they are 0…255, or gray or RGB floats from 0 to 1."""
+def has_8_bits(images: NDArray[Any]) -> bool:
+    """Whether images (…, C) are 0…255, or gray or RGB floats from 0 to 1."""
     if images.dtype == np.uint8:
         return True
-    if images.dtype.kind != "f" or images.shape[3] not in GRAY_OR_RGB:
+    if images.dtype.kind != "f" or images.shape[-1] not in GRAY_OR_RGB:
         return False
     return bool(images.min() >= 0 and images.max() <= 1)  # also false for nan
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gapstone.data.dataset_items import item_pixels, read_item
+from gapstone.data.dataset_items import item_values, read_item
 from gapstone.data.seeded_items import SeededItems
 from gapstone.data.sources import DataError, SplitName
 
@@ -123,9 +123,9 @@ def _changes(what: str, part: Part) -> str | None:
     for number, index in enumerate(part.indices[:_LOOKED_AT]):
         name = f"{part.split or 'image'} #{number}"
         try:
-            first, second = (item_pixels(what, name, read_item(what, part.item(index))[0])[0] for _ in range(2))
+            first, second = (item_values(what, name, read_item(what, part.item(index))[0]) for _ in range(2))
         except Exception:  # it is told where all items are read
             continue
-        if first.shape != second.shape or not np.array_equal(first, second):
+        if not np.array_equal(first, second, equal_nan=True):
             return name
     return None

@@ -13,23 +13,14 @@ from numpy.typing import NDArray
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.array_source import ROUNDED, label_arrays
-from gapstone.data.dataset_items import item_pixels, read_item
 from gapstone.data.dataset_parts import Part, is_plain_folder, look_for_random, unwrapped
+from gapstone.data.dataset_values import DatasetValues
 from gapstone.data.drawn_images import DrawnImages
-from gapstone.data.image_info import is_gray, pixel_hash
 from gapstone.data.own_transforms import Place, drawn_of
 from gapstone.data.python_objects import splits_of
 from gapstone.data.sources import DataError, Item, Source, few
-from gapstone.images.load import ImageError
-from gapstone.runtime.environment import memory
 
 Progress = Callable[[int, int], None]
-_KEPT = 2 << 30
-"""Bytes of decoded images that stay in memory; less where the machine has less than 16 GB."""
-_ANOTHER = (
-    "is another image when it is read again: give a Dataset whose images stay the same, and the one with random "
-    "transforms as augmented="
-)
 
 
 def open_dataset(
@@ -41,8 +32,9 @@ def open_dataset(
 ) -> Source:
     """Open a Dataset, or a dictionary of them by split.
 
-    An image is a PIL image, an array (H, W[, 1 or 3]) or a tensor (1 or 3, H, W), of uint8 or of floats from 0 to 1. A
-    label is a number, a text, or a vector of 0 and 1 for each class. `augmented` is the same Dataset with random
+    An image is a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), of up to 16 channels: uint8, or values
+    of another range, which become 0…255 on one that is decided for all (decision 44). A label is a number, a text, or a
+    vector of 0 and 1 for each class. `augmented` is the same Dataset with random
     transforms, or that of train: training draws from it, and so it does where train alone has them (`Source.drawn`).
 
     Raises:
@@ -54,7 +46,7 @@ def open_dataset(
     parts = look_for_random(what, parts, augmented is not None)
     if all(is_plain_folder(part.dataset) for part in parts):
         return _open_files(given, what, parts, multi_label, augmented)
-    images = _DatasetImages(what)
+    images = DatasetValues(what)
     labels: list[object] = []
     where: list[Place] = []
     failed: list[str] = []
@@ -74,7 +66,7 @@ def open_dataset(
             progress(len(where) + len(failed), total)
     if not where:
         raise DataError(f"{what} has no items.")
-    drawn = drawn_of(what, parts, where, labels, augmented)
+    drawn = drawn_of(what, parts, where, labels, augmented, images)
     return _source(given, what, parts, where, labels, failed, images, multi_label, drawn)
 
 
@@ -85,7 +77,7 @@ def _source(
     where: Sequence[Place],
     labels: Sequence[object],
     failed: Sequence[str],
-    images: "_DatasetImages",
+    images: DatasetValues,
     multi_label: bool,
     drawn: DrawnImages | None,
 ) -> Source:
@@ -99,6 +91,7 @@ def _source(
     ]
     if images.rounded:
         notes.append(f"{count_noun(images.rounded, 'image')}: {ROUNDED}")
+    notes += images.notes()
     left_out: tuple[str, ...] = ()
     if failed:
         left_out = (f"{count_noun(len(failed), 'item')} cannot be read, left out: {few(failed, 3, quote=False)}",)
@@ -108,46 +101,11 @@ def _source(
         names,
         items,
         (*notes, *label_notes),
-        array=images,
+        array=images.as_pixels(),
         multi_label=several.why is not None,
         hints=(*left_out, *_told_once(parts), *several.told(), *several.hints),
         drawn=drawn,
     )
-
-
-class _DatasetImages:
-    """The decoded images of Datasets by their row; those beyond the memory that they may take are read again."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-        self.room = min(_KEPT, memory() // 8)
-        self.kept: dict[int, NDArray[np.uint8]] = {}
-        self.places: list[tuple[Part, int, bytes]] = []
-        self.rounded = 0
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, row: int) -> NDArray[np.uint8]:
-        if row in self.kept:
-            return self.kept[row]
-        part, index, digest = self.places[row]
-        pixels, _ = item_pixels(self.what, f"item {index}", read_item(self.what, part.item(index))[0])
-        if pixel_hash(pixels, is_gray(pixels)) != digest:
-            raise ImageError(_ANOTHER)
-        return pixels
-
-    def add(self, name: str, part: Part, index: int) -> object:
-        """Read an item; return its label."""
-        image, label = read_item(self.what, part.item(index))
-        pixels, exact = item_pixels(self.what, name, image)
-        self.rounded += not exact
-        row = len(self.places)
-        self.places.append((part, index, pixel_hash(pixels, is_gray(pixels))))
-        if pixels.nbytes <= self.room:
-            self.room -= pixels.nbytes
-            self.kept[row] = pixels.copy()
-        return label
 
 
 def _told_once(parts: Sequence[Part]) -> list[str]:

@@ -1,7 +1,7 @@
 """Images in memory whose values are not 0…255: more than 8 bits, or floats. One range for all makes them so."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,16 +9,7 @@ from numpy.typing import NDArray
 
 from gapstone.images.as_picture import GRAY_OR_RGB
 from gapstone.images.high_bit_depth import Deep, spread_of
-from gapstone.images.intensity_range import (
-    AnySpread,
-    Kind,
-    Ranges,
-    ValueSpread,
-    decide,
-    is_of_channels,
-    not_finite,
-    to_uint8,
-)
+from gapstone.images.intensity_range import AnySpread, Ranges, ValueSpread, decide, on_ranges
 from gapstone.images.load import ImageError
 
 
@@ -38,12 +29,14 @@ class DeepImages:
         ((64, 64, 12), dtype('uint8'))
         >>> images.pixels(0, model.preprocessing.ranges)  # as a model that has been trained sees it
 
+    `spreads` are those of images that have been looked at already; None where they have 8 bits or cannot be read.
+
     Raises ImageError for an image with values that are not finite.
     """
 
-    def __init__(self, values: ImageValues) -> None:
+    def __init__(self, values: ImageValues, spreads: Mapping[int, AnySpread | None] | None = None) -> None:
         self.values = values
-        self._spreads: dict[int, AnySpread | None] = {}
+        self._spreads = dict(spreads or {})
         self._ranges: Ranges | None = None
 
     def __len__(self) -> int:
@@ -54,19 +47,29 @@ class DeepImages:
 
     def pixels(self, row: int, ranges: Ranges | None) -> NDArray[np.uint8]:
         """The image on `ranges`, or on those of all these images where they have none for it."""
+        return self._pixels(native(self.values[row]), ranges)
+
+    def pixels_and_content(self, row: int) -> tuple[NDArray[np.uint8], bytes]:
+        """The image on the range of all these images, and a hash of its values; of 8 bits there is no hash (b"").
+
+        The hash is that of the same picture in a file.
+        """
         values = native(self.values[row])
+        pixels = self._pixels(values, None)
         if values.dtype == np.uint8:
-            return np.ascontiguousarray(values)
-        kind: Kind = "floats" if values.dtype.kind == "f" else "integers"
-        given = None if ranges is None else ranges.of(kind)
-        if given is None or (is_of_channels(given) and len(given) != values.shape[2]):
-            given = self.ranges.of(kind)
-        if kind == "floats" and not np.isfinite(values).all():
-            raise ImageError(str(not_finite(values)))
-        if given is None or (is_of_channels(given) and len(given) != values.shape[2]):  # of the usual channels
-            given = decide([spread_of(values)]).of(kind)
-        assert given is not None
-        return to_uint8(values, given)
+            return pixels, b""
+        return pixels, Deep(values[..., 0] if values.shape[2] == 1 else values, "").content()
+
+    def _pixels(self, values: NDArray[Any], ranges: Ranges | None) -> NDArray[np.uint8]:
+        try:
+            for decided in (ranges, self.ranges):
+                if decided is not None and (shown := on_ranges(values, decided)) is not None:
+                    return shown
+            own = on_ranges(values, decide([spread_of(values)]))  # it is not of the usual channels
+        except ValueError as error:
+            raise ImageError(str(error)) from error
+        assert own is not None
+        return own
 
     @property
     def ranges(self) -> Ranges:
@@ -80,11 +83,7 @@ class DeepImages:
         """Look at the values of all images, once."""
         for row in range(len(self)):
             if row not in self._spreads:
-                try:
-                    values = native(self.values[row])
-                    self._spreads[row] = None if values.dtype == np.uint8 else spread_of(values)
-                except ValueError:  # it is told where the image is asked for
-                    self._spreads[row] = None
+                self._spreads[row] = spread_or_none(native(self.values[row]))
             progress(row + 1, len(self))
         self._ranges = decide_usual(spread for spread in self._spreads.values() if spread is not None)
 
@@ -92,12 +91,15 @@ class DeepImages:
         """Of the image's values; None if it has 8 bits or cannot be read."""
         return self._spreads.get(row)
 
-    def content(self, row: int) -> bytes:
-        """A hash of the values, equal to that of the same picture in a file; of 8 bits none (b"")."""
-        values = native(self.values[row])
-        if values.dtype == np.uint8:
-            return b""
-        return Deep(values[..., 0] if values.shape[2] == 1 else values, "").content()
+
+def spread_or_none(values: NDArray[Any]) -> AnySpread | None:
+    """The spread of the values (H, W, C) of an image; None if they have 8 bits, or are not finite."""
+    if values.dtype == np.uint8:
+        return None
+    try:
+        return spread_of(values)
+    except ValueError:  # it is told where the image is asked for
+        return None
 
 
 def native(values: NDArray[Any]) -> NDArray[Any]:

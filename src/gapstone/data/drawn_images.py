@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gapstone.data.dataset_items import item_pixels, read_item
 from gapstone.data.seeded_items import SeededItems
 from gapstone.data.sources import DataError
+from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.runtime.code_digest import UnknownCodeError, code_digest
 from gapstone.workers.user_pickle import UserPickle, changed
 
@@ -59,11 +60,14 @@ class DrawnImages:
         """What is drawn within does not change the random numbers that anything draws afterwards."""
         return self.items.random_state_kept()
 
-    def draw(self, item: int, seed: Sequence[int]) -> NDArray[np.uint8]:
-        """The image (H, W, C) of an item of the source. Raises DataError for what is no image, or normalised."""
+    def draw(self, item: int, seed: Sequence[int], ranges: Ranges = UNDECIDED) -> NDArray[np.uint8]:
+        """The image (H, W, C) of an item of the source, on the ranges of its values.
+
+        Raises DataError for what is no image, or normalised, and for values that have no range.
+        """
         index = int(self.indices[item])
         image, _ = read_item(self.what, self.items.draw(index, seed))
-        return item_pixels(self.what, f"item {index}", image)[0]
+        return item_pixels(self.what, f"item {index}", image, ranges)
 
 
 def _restored(

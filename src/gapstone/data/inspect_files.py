@@ -26,7 +26,7 @@ from gapstone.data.image_info import (
 from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.data.sources import DataError, Source, Tasks
 from gapstone.images.as_picture import GRAY_OR_RGB, same_channels, three_channels
-from gapstone.images.intensity_range import Ranges
+from gapstone.images.intensity_range import AnySpread, Ranges
 from gapstone.images.load import ImageError
 from gapstone.storage.paths import PathError
 from gapstone.workers.worker_pool import Lost, run_workers
@@ -148,12 +148,13 @@ def _inspect_array(source: Source, progress: Progress | None) -> tuple[list[Imag
     thumbnails = np.empty((len(rows), THUMBNAIL), np.uint8)
     for i, row in enumerate(rows.tolist()):
         try:
-            facts.append(_info_of_pixels(array[row], deep, row))
+            pixels, content = (array[row], b"") if deep is None else deep.pixels_and_content(row)
         except ImageError as error:
             facts.append(ImageInfo(str(error), ""))
         else:
+            facts.append(_info_of_pixels(pixels, content, deep.spread(row) if deep is not None else None))
             if not whole:
-                thumbnails[i] = np.frombuffer(thumbnail(array[row]), np.uint8)
+                thumbnails[i] = np.frombuffer(thumbnail(pixels), np.uint8)
         if progress is not None:
             progress(i + 1, len(rows))
     if isinstance(array, np.ndarray):
@@ -162,15 +163,13 @@ def _inspect_array(source: Source, progress: Progress | None) -> tuple[list[Imag
     return facts, thumbnails
 
 
-def _info_of_pixels(pixels: NDArray[np.uint8], deep: DeepImages | None, row: int) -> ImageInfo:
-    """The facts of an image in an array; of `deep` images, by their values."""
+def _info_of_pixels(pixels: NDArray[np.uint8], content: bytes, spread: AnySpread | None) -> ImageInfo:
+    """The facts of an image in an array; of more than 8 bits it has a hash of its values, and their spread."""
     channels, gray = pixels.shape[2], is_gray(pixels)
-    sha, digest = hashlib.sha256(pixels.tobytes()).hexdigest(), pixel_hash(pixels, gray)
-    spread = None if deep is None else deep.spread(row)
-    if deep is not None and spread is not None:
-        # the range is another one when an image is added, the image is the same
-        content = deep.content(row)
+    if content:  # the range is another one when an image is added, the image is the same
         sha, digest = hashlib.sha256(content).hexdigest(), deep_hash(content)
+    else:
+        sha, digest = hashlib.sha256(pixels.tobytes()).hexdigest(), pixel_hash(pixels, gray)
     mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
     return ImageInfo(None, sha, (pixels.shape[1], pixels.shape[0]), mode, (), gray, digest, b"", spread, channels)
 

@@ -15,7 +15,7 @@ from gapstone.data.deep_images import DeepImages
 from gapstone.data.file_names import bytes_of, composed, natural, similar_names
 from gapstone.data.split_names import SPLITS as SPLITS
 from gapstone.data.split_names import SplitName as SplitName
-from gapstone.images.intensity_range import Ranges
+from gapstone.images.intensity_range import UNDECIDED, Ranges
 from gapstone.images.load import MAX_PIXELS, Encoded, convert, load, read_bytes
 from gapstone.statistics.labels import indicators
 
@@ -85,7 +85,7 @@ class DrawsImages(Protocol):
     @property
     def unknown(self) -> str | None: ...
 
-    def draw(self, item: int, seed: Sequence[int]) -> NDArray[np.uint8]: ...
+    def draw(self, item: int, seed: Sequence[int], ranges: Ranges = UNDECIDED) -> NDArray[np.uint8]: ...
 
     def random_state_kept(self) -> AbstractContextManager[None]: ...
 

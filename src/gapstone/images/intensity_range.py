@@ -261,6 +261,21 @@ def to_uint8(values: NDArray[Any], value: AnyRange) -> NDArray[np.uint8]:
     return out
 
 
+def on_ranges(values: NDArray[Any], ranges: Ranges) -> NDArray[np.uint8] | None:
+    """Values (H, W, C) on the range of their kind; uint8 as they are. None: there is no range for them.
+
+    Raises ValueError for floats that are not finite.
+    """
+    if values.dtype == np.uint8:
+        return np.ascontiguousarray(values)
+    used = ranges.of("floats" if values.dtype.kind == "f" else "integers")
+    if used is None or values.dtype.kind not in "uif" or (is_of_channels(used) and values.shape[-1] != len(used)):
+        return None
+    if not np.isfinite(values).all():
+        raise not_finite(values)
+    return to_uint8(values, used)
+
+
 def _scaled(values: NDArray[Any], bottom: Any, top: Any) -> NDArray[np.uint8]:
     x = (values.astype(np.float64) - bottom) * (255 / (top - bottom))
     pixels: NDArray[np.uint8] = np.floor(np.clip(x, 0, 255) + 0.5).astype(np.uint8)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.images.as_picture import MOST_CHANNELS
-from gapstone.images.intensity_range import UNDECIDED, Ranges, is_number, is_of_channels, not_finite, to_uint8
+from gapstone.images.intensity_range import UNDECIDED, Ranges, is_number, is_of_channels, on_ranges
 from gapstone.images.load import ImageError, convert
 from gapstone.images.resizing import EXACT, Resizing
 
@@ -98,14 +98,10 @@ class Preprocessing:
 
         Raises ImageError for floats that are not finite.
         """
-        if values.dtype == np.uint8:
-            return values
-        used = self.ranges.of("floats" if values.dtype.kind == "f" else "integers")
-        if used is None or values.dtype.kind not in "uif" or (is_of_channels(used) and values.shape[-1] != len(used)):
-            return None
-        if not np.isfinite(values).all():
-            raise ImageError(str(not_finite(values)))
-        return to_uint8(values, used)
+        try:
+            return on_ranges(values, self.ranges)
+        except ValueError as error:
+            raise ImageError(str(error)) from error
 
     def fit(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, C) of any size → (*stored, channels): resized, and cropped to the proportions of `stored`.

@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone.any_size.plan_bands import MEMORY, parse_bytes
-from gapstone.console.formatting import display
+from gapstone.console.formatting import count_noun, display
 from gapstone.console.progress import Bars
 from gapstone.data.dataset_items import item_pixels
 from gapstone.data.input_files import InputFiles, input_files
 from gapstone.explaining.predict_files import NO_FILE, Row, predict_rows
 from gapstone.images.as_picture import GRAY_OR_RGB, same_channels
 from gapstone.images.cropping import cropping_note
-from gapstone.images.intensity_range import UNDECIDED
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.library.evaluate_models import GivenModel, open_given
 from gapstone.library.given_arguments import given_path
@@ -189,19 +188,13 @@ def _found(
 
 def _pixels(name: str, image: Any, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """(H, W, C), on the range of values that the model was trained on. Raises ValueError for what is no image."""
-    if isinstance(image, Image.Image) or (preprocessing.channels in GRAY_OR_RGB and preprocessing.ranges == UNDECIDED):
-        return item_pixels("images", name, image)[0]
-    is_tensor = hasattr(image, "detach")
-    values = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
-    if values.ndim == 3 and is_tensor:
-        values = values.transpose(1, 2, 0)
-    shown = preprocessing.on_range(values[:, :, None] if values.ndim == 2 else values)
-    if shown is None or shown.ndim != 3 or not shown.size or not same_channels(shown.shape[2], preprocessing.channels):
+    shown = item_pixels("images", name, image, preprocessing.ranges, preprocessing.channels)
+    if not same_channels(shown.shape[2], preprocessing.channels):
         raise ValueError(
-            f"images: {name} is {values.dtype} of shape {values.shape}; expected (H, W, {preprocessing.channels}) of "
-            f"uint8 or of values as the model was trained on ({preprocessing.ranges})."
+            f"images: {name} has {count_noun(shown.shape[2], 'channel')}; expected {preprocessing.channels}, in the "
+            "order in which the model was trained on them."
         )
-    return np.ascontiguousarray(shown)
+    return shown
 
 
 def _is_one(images: Any, of_model: int) -> bool:

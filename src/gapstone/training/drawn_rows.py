@@ -47,7 +47,7 @@ class DrawnRows:
             yield np.stack(images)
 
     def _draw(self, row: int, seed: tuple[int, ...], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-        pixels = self.images.draw(int(self.used[row]), seed)
+        pixels = self.images.draw(int(self.used[row]), seed, preprocessing.ranges)
         if pixels.shape[:2] == preprocessing.size:
             return convert(pixels, preprocessing.channels)
         fitted: NDArray[np.uint8] = preprocessing.centre(preprocessing.fit(pixels)[None])[0]

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,13 @@ def tiff(
     extra: Sequence[int] = (),
     orientation: int = 1,
     compression: int | None = None,
+    texts: Mapping[int, str] | None = None,
+    rows: int = 0,
 ) -> bytes:
-    """A TIFF of any samples; compression: what is claimed, where it is not what is done."""
+    """A TIFF of any samples; compression: what is claimed, where it is not what is done; texts: by tag.
+
+    rows: of a strip; the last is as long as the others.
+    """
     whole = values[..., None] if values.ndim == 2 else values
     height, width, channels = whole.shape
     kind = {"u": 1, "i": 2, "f": 3, "c": 6}[whole.dtype.kind]
@@ -50,6 +55,11 @@ def tiff(
             part = plane[y : y + tile, x : x + tile] if tile else plane
             if tile:
                 part = np.pad(part, ((0, tile - part.shape[0]), (0, tile - part.shape[1]), (0, 0)))
+            if rows:
+                strips = [plane[y : y + rows] for y in range(0, height, rows)]
+                padded = [np.pad(strip, ((0, rows - len(strip)), (0, 0), (0, 0))) for strip in strips]
+                parts += [_predicted(strip, predictor, order) for strip in padded[:-1]]
+                part = padded[-1]
             parts.append(_predicted(part, predictor, order))
     parts = [zlib.compress(part) for part in parts] if packed else parts
     tags: list[tuple[int, str, Sequence[int]]] = [
@@ -65,8 +75,9 @@ def tiff(
         (339, "H", [kind] * channels),
     ]
     where, sizes = (324, 325) if tile else (273, 279)
-    tags += [(322, "I", [tile]), (323, "I", [tile])] if tile else [(278, "I", [height])]
+    tags += [(322, "I", [tile]), (323, "I", [tile])] if tile else [(278, "I", [rows or height])]
     tags += [(338, "H", extra)] if extra else []
+    tags += [(tag, "B", [*text.encode(), 0]) for tag, text in (texts or {}).items()]
     tags += [(where, "I", [0] * len(parts)), (sizes, "I", [len(part) for part in parts])]
     tags.sort()
     begin = 8 + 2 + 12 * len(tags) + 4
@@ -77,7 +88,7 @@ def tiff(
         data = struct.pack(f"{order}{len(v)}{letter}", *(starts if tag == where else v))
         place = data.ljust(4, b"\0") if len(data) <= 4 else struct.pack(order + "I", begin + len(far))
         far += data if len(data) > 4 else b""
-        entries += struct.pack(order + "HHI", tag, {"H": 3, "I": 4}[letter], len(v)) + place
+        entries += struct.pack(order + "HHI", tag, {"B": 2, "H": 3, "I": 4}[letter], len(v)) + place
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags))
     return head + entries + bytes(4) + far + b"".join(parts)
 

@@ -16,6 +16,7 @@ from gapstone.data.label_forms import FoundLabels
 from gapstone.data.linked_files import File, joined_files
 from gapstone.data.sources import FORMS, DataError, Item, Kind, Source, SplitName, other_spellings, unique
 from gapstone.data.split_names import resembles, split_name
+from gapstone.images import array_file
 
 
 @dataclass
@@ -51,6 +52,7 @@ def open_folder(given: str, root: Path, multi_label: bool = False) -> Source:
         for name in folders:
             images += [(path, name, None) for path in _class_files(root, name, left_out)]
     left_out.outside += files
+    images = _without_arrays(images, left_out)
     if not images:
         raise DataError(_no_images(given, root, folders, files))
     _refuse_wrapper(given, root, images, splits)
@@ -73,6 +75,16 @@ def open_folder(given: str, root: Path, multi_label: bool = False) -> Source:
         notes = (*notes, f"{several} linked or copied into several class folders, read as one image with all of them")
     kind: Kind = "split folder" if splits else "folder"
     return Source(given, kind, classes, items, notes, multi_label=multi_label, hints=labels.told())
+
+
+def _without_arrays(images: list[File], left_out: _LeftOut) -> list[File]:
+    """The images; NumPy's arrays only where they are alone: beside pictures they are masks or features."""
+    pictures = [image for image in images if not image[0].lower().endswith(array_file.SUFFIX)]
+    if not pictures or len(pictures) == len(images):
+        return images
+    count = count_noun(len(images) - len(pictures), "file")
+    left_out.more.append(f"{count} {array_file.SUFFIX} beside pictures: none is read")
+    return pictures
 
 
 def _splits_among(given: str, folders: list[str], root: Path) -> dict[str, SplitName]:

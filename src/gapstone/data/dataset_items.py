@@ -9,10 +9,11 @@ from PIL import Image
 
 from gapstone.console.formatting import count_noun
 from gapstone.data.array_source import as_bytes, check_values, has_8_bits
-from gapstone.data.deep_images import native
 from gapstone.data.sources import DataError
 from gapstone.images.as_picture import GRAY_OR_RGB, MOST_CHANNELS
+from gapstone.images.channel_order import channel_axes
 from gapstone.images.colour import to_uint8
+from gapstone.images.high_bit_depth import native
 from gapstone.images.intensity_range import UNDECIDED, Ranges, on_ranges
 
 _MODES = frozenset(["1", "L", "P", "RGB", "RGBA", "LA", "CMYK", "YCbCr", "HSV", "LAB", "PA", "RGBX", "La", "RGBa"])
@@ -72,11 +73,7 @@ def _channels_last(
         return array[:, :, None]
     if array.ndim != 3 or not array.size:
         return None
-    order = (0, 2) if is_tensor else (2, 0)
-    known = [axis for axis in order if array.shape[axis] == channels] or [
-        axis for axis in order if array.shape[axis] in GRAY_OR_RGB
-    ]
-    short = known[:1] or [axis for axis in order if array.shape[axis] <= MOST_CHANNELS]
+    short = channel_axes(array.shape, is_tensor, channels)
     if not short:
         return None
     if len(short) > 1 and not is_tensor:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.images.as_picture import GRAY_OR_RGB
-from gapstone.images.high_bit_depth import Deep, spread_of
+from gapstone.images.high_bit_depth import content_of, native, spread_of
 from gapstone.images.intensity_range import AnySpread, Ranges, ValueSpread, decide, on_ranges
 from gapstone.images.load import ImageError
 
@@ -58,7 +58,7 @@ class DeepImages:
         pixels = self._pixels(values, None)
         if values.dtype == np.uint8:
             return pixels, b""
-        return pixels, Deep(values[..., 0] if values.shape[2] == 1 else values, "").content()
+        return pixels, content_of(values)
 
     def _pixels(self, values: NDArray[Any], ranges: Ranges | None) -> NDArray[np.uint8]:
         try:
@@ -100,14 +100,6 @@ def spread_or_none(values: NDArray[Any]) -> AnySpread | None:
         return spread_of(values)
     except ValueError:  # it is told where the image is asked for
         return None
-
-
-def native(values: NDArray[Any]) -> NDArray[Any]:
-    """Floats as float32, integers in the machine's byte order."""
-    if values.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which is refused
-            return values.astype(np.float32, copy=False)
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 
 def decide_usual(spreads: Iterable[AnySpread]) -> Ranges:

@@ -88,13 +88,18 @@ def write_cached(file: Path, facts: Sequence[ImageInfo], max_pixels: int, ranges
     """Write facts to the cache. Raises sqlite3.Error if that fails."""
     rows = []
     for info in facts:
-        if info.sha256 and info.reason != OUT_OF_MEMORY:  # which depends on the machine, not on the file
+        if info.sha256 and not _of_this_machine(info.reason):
             *_, spread, _ = astuple(info)
             text = json.dumps([info.reason, info.size, info.mode, info.notes, info.gray, spread, info.channels])
             row = _key(info.sha256, max_pixels, ranges), text, info.pixels, info.thumbnail
             rows.append((*row, _digest(*row)))
     with closing(sqlite3.connect(file, timeout=30)) as db, db:
         db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows)
+
+
+def _of_this_machine(reason: str | None) -> bool:
+    """Whether a file cannot be read for a reason that may be gone tomorrow: memory, a package that is missing."""
+    return reason is not None and (reason == OUT_OF_MEMORY or "pip install" in reason)
 
 
 def image_info_of(constant: tuple[int, str | None, dict[str, Any] | None], path: str) -> tuple[Any, ...]:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.file_names import bytes_of, file_id, is_folder, is_system
+from gapstone.images import array_file
 
 RESULTS = ".looked"
 """The sub-folder by which a folder is recognised as results of `gapstone explain`."""
@@ -25,10 +26,12 @@ NO_PICTURES = frozenset(
     [
         *(".csv", ".json", ".jsonl", ".md", ".parquet", ".rst", ".toml", ".tsv", ".txt", ".xml", ".yaml", ".yml"),
         *(".doc", ".docx", ".htm", ".html", ".ipynb", ".js", ".log", ".pdf", ".py", ".sha256", ".sqlite", ".xlsx"),
-        *(".gz", ".h5", ".npy", ".npz", ".onnx", ".pkl", ".pt", ".pth", ".rar", ".safetensors", ".tar", ".zip"),
+        *(".gz", ".h5", ".npz", ".onnx", ".pkl", ".pt", ".pth", ".rar", ".safetensors", ".tar", ".zip"),
     ]
 )
 """Suffixes that nobody gives an image; a file with another suffix, or none, is loaded."""
+ARRAY = array_file.SUFFIX
+"""A suffix of images only where no others are beside them."""
 
 
 @dataclass
@@ -98,7 +101,7 @@ def input_files(given: Sequence[str | os.PathLike[str]]) -> InputFiles:
 def _expand(given: str, files: InputFiles) -> Iterator[Path]:
     path = Path(given)
     if os.path.isdir(given):
-        yield from _walk(path, files, [])
+        yield from _of_folder(path, files)
     elif os.path.lexists(given) or not glob.has_magic(given):
         yield path
     else:
@@ -111,9 +114,18 @@ def _expand(given: str, files: InputFiles) -> Iterator[Path]:
             elif os.path.isdir(match):
                 # "**" also matches the folders themselves, in addition to their files
                 if not given.endswith("**"):
-                    yield from _walk(Path(match), files, [])
+                    yield from _of_folder(Path(match), files)
             else:
                 yield Path(match)
+
+
+def _of_folder(folder: Path, files: InputFiles) -> list[Path]:
+    """The images in a folder and its sub-folders. Arrays beside pictures are masks or features, and none."""
+    found = list(_walk(folder, files, []))
+    pictures = [path for path in found if path.suffix.lower() != ARRAY]
+    if pictures and (arrays := len(found) - len(pictures)):
+        files.other[ARRAY] += arrays
+    return pictures or found
 
 
 def _walk(folder: Path, files: InputFiles, above: list[tuple[int, int]]) -> Iterator[Path]:

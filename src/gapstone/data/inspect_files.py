@@ -26,6 +26,7 @@ from gapstone.data.image_info import (
 from gapstone.data.memory_limits import worker_memory_limit
 from gapstone.data.sources import DataError, Source, Tasks
 from gapstone.images.as_picture import GRAY_OR_RGB, same_channels, three_channels
+from gapstone.images.bands import channels_mode
 from gapstone.images.intensity_range import AnySpread, Ranges
 from gapstone.images.load import ImageError
 from gapstone.storage.paths import PathError
@@ -170,8 +171,8 @@ def _info_of_pixels(pixels: NDArray[np.uint8], content: bytes, spread: AnySpread
         sha, digest = hashlib.sha256(content).hexdigest(), deep_hash(content)
     else:
         sha, digest = hashlib.sha256(pixels.tobytes()).hexdigest(), pixel_hash(pixels, gray)
-    mode = {1: "L", 3: "RGB"}.get(channels, f"{channels} channels")
-    return ImageInfo(None, sha, (pixels.shape[1], pixels.shape[0]), mode, (), gray, digest, b"", spread, channels)
+    size, mode = (pixels.shape[1], pixels.shape[0]), channels_mode(channels)
+    return ImageInfo(None, sha, size, mode, (), gray, digest, b"", spread, channels)
 
 
 def _thumbnails(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -159,8 +159,13 @@ def _hint(path: Path) -> str:
         return f" It is one of a set of idx files: give their folder, {display(path.parent)!r}."
     if name.endswith((".zip", ".gz", ".tgz", ".7z", ".rar")):
         return " Unpack the archive first and give the folder."
-    if name.endswith((".npy", ".pkl", ".pickle", ".h5", ".mat")):
+    if name.endswith((".pkl", ".pickle", ".h5", ".mat")):
         return " Save it as .npz: np.savez('data.npz', images=images, labels=labels)."
+    if name.endswith(".npy"):
+        return (
+            " Of all images, save it as .npz: np.savez('data.npz', images=images, labels=labels). One image is not "
+            "enough: give the folder that holds one sub-folder per class."
+        )
     if name.endswith((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp")):
         return " One image is not enough: give the folder that holds one sub-folder per class."
     return ""

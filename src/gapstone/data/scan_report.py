@@ -13,6 +13,7 @@ import numpy as np
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.scan import Scan
 from gapstone.data.sources import Grouping
+from gapstone.images.as_picture import GRAY_OR_RGB
 from gapstone.images.intensity_range import UNDECIDED
 from gapstone.statistics.labels import is_multi_label, of_class
 from gapstone.storage.atomic import write_atomic
@@ -203,6 +204,8 @@ def _sizes(scan: Scan) -> str:
 
 def _modes(scan: Scan) -> str:
     modes = " ".join(f"{mode} {n:,}" for mode, n in scan.mode_counts().most_common(6))
+    if scan.channels not in GRAY_OR_RGB:
+        return modes  # "13 channels 90"
     return f"{'gray' if scan.channels == 1 else 'colour'} ({modes or 'none'})"
 
 

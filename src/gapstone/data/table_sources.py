@@ -17,7 +17,7 @@ from gapstone.data.sources import DataError, Item, Kind, Source, SplitName, othe
 from gapstone.data.split_names import split_name
 from gapstone.data.table_columns import READ, canonical, check_columns
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG", ".TIF")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".JPG", ".JPEG", ".PNG", ".TIF", ".npy")
 
 
 def digits() -> Source:

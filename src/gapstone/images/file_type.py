@@ -17,7 +17,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x00\x05\x16\x07", "macOS metadata of another file (AppleDouble)"),
     (0, b"SIMPLE  =", "a FITS file; convert it to TIFF"),
     (0, b"\x89HDF", "an HDF5 file"),
-    (0, b"\x93NUMPY", "a NumPy array file"),
     (4, b"\x11\xaf", "an FLI animation; convert it to PNG"),
     (4, b"\x12\xaf", "an FLC animation; convert it to PNG"),
     (128, b"DICM", "a DICOM file; convert it to PNG or TIFF"),

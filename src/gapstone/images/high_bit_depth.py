@@ -128,6 +128,19 @@ class Deep:
         return image, value_spread
 
 
+def native(values: NDArray[Any]) -> NDArray[Any]:
+    """Floats as float32, integers in the machine's byte order."""
+    if values.dtype.kind == "f":
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which is refused
+            return values.astype(np.float32, copy=False)
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def content_of(values: NDArray[Any]) -> bytes:
+    """A hash of values (H, W, C), equal to that of the same picture in a file (`Deep.content`)."""
+    return Deep(values[..., 0] if values.shape[2] == 1 else values, "").content()
+
+
 def spread_of(values: NDArray[Any]) -> AnySpread:
     """The spread of the values (H, W, C) of an image; of each channel, unless it is gray or RGB.
 

@@ -286,7 +286,7 @@ def note(values: AnySpread, used: AnyRange, guessed: bool) -> str:
     """A note on the range used for an image, and whether it is guessed from this image."""
     if isinstance(values, tuple):
         ends = f"values from {_number(min(v.lowest for v in values))} to {_number(max(v.highest for v in values))}"
-        return f"{len(values)} channels, {ends}: {range_text(used)} becomes 0…255" + _GUESSED * guessed
+        return f"{len(values)} channels, {ends}: each channel's range becomes 0…255" + _GUESSED * guessed
     what = "integer pixels" if values.kind == "integers" else "float pixels"
     low = f", the lowest {_number(values.lowest)}" if values.lowest < 0 else ""
     text = f"{what}{low}, the highest {_number(values.highest)}: {range_text(used)} becomes 0…255"

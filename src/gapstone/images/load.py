@@ -11,7 +11,7 @@ import io
 import os
 import stat
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -19,18 +19,20 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from gapstone.console.formatting import count_noun, display
-from gapstone.images import heif, missing_data, tiff
+from gapstone.images import array_file, heif, missing_data, tiff, tiff_bands
 from gapstone.images.as_picture import MOST_CHANNELS, same_channels
+from gapstone.images.bands import Bands
 from gapstone.images.colour import to_uint8
 from gapstone.images.decode_error import DecodeError
 from gapstone.images.file_type import file_type
 from gapstone.images.high_bit_depth import Deep, read_deep
 from gapstone.images.intensity_range import UNDECIDED, AnySpread, Ranges
+from gapstone.images.no_data import without_no_data
 from gapstone.images.pillow_guard import strict
 from gapstone.storage.paths import opener
 
 MAX_PIXELS = 178_956_970  # twice Pillow's limit, from which Pillow refuses an image instead of warning
-VERSION = 2  # changes when load() returns other pixels for the same bytes; part of the key of the scan's cache
+VERSION = 3  # changes when load() returns other pixels for the same bytes; part of the key of the scan's cache
 
 # In the order in which they are tried: TGA has no signature, so it comes last. Formats that run programs (EPS), hold
 # drawings (WMF, SVG) or that Pillow only guesses are left out on purpose.
@@ -199,32 +201,52 @@ def _formats() -> tuple[str, ...]:
 def _decode(data: bytes, channels: int | None, max_pixels: int, ranges: Ranges, pillow_warnings: list[str]) -> Loaded:
     notes: list[str] = []
     upright, mode = _decode_upright(data, max_pixels, notes)
-    spread, content = None, b""
-    if isinstance(upright, Deep):
-        flat, spread = upright.as_image(ranges, notes)
-        content = upright.content() if spread else b""
+    if isinstance(upright, Bands):
+        pixels, spread = upright.as_pixels(ranges, notes)
+        content = upright.content()
     else:
-        flat = upright
-    pixels, hidden = to_uint8(flat, notes)
+        pixels, spread, content = _picture_pixels(upright, ranges, notes)
     if channels is not None:
         pixels = convert(pixels, channels)
     pixels = np.ascontiguousarray(pixels[:, :, None] if pixels.ndim == 2 else pixels)
     pixels.flags.writeable = False
     notes.extend(dict.fromkeys(f"Pillow: {text}" for text in pillow_warnings))
-    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes), spread, content or hidden)
+    return Loaded(pixels, mode, (pixels.shape[1], pixels.shape[0]), tuple(notes), spread, content)
 
 
-def _decode_upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Image | Deep, str]:
-    """The upright image, or its values if they have more than 8 bits; and the file's mode."""
+def _picture_pixels(
+    upright: Image.Image | Deep, ranges: Ranges, notes: list[str]
+) -> tuple[NDArray[np.uint8], AnySpread | None, bytes]:
+    """(pixels, the spread of more than 8 bits, a hash of what the pixels do not show)."""
+    if not isinstance(upright, Deep):
+        pixels, hidden = to_uint8(upright, notes)
+        return pixels, None, hidden
+    image, spread = upright.as_image(ranges, notes)
+    pixels, hidden = to_uint8(image, notes)
+    return pixels, spread, upright.content() if spread else hidden
+
+
+def _decode_upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Image.Image | Deep | Bands, str]:
+    """The upright image, or its values if they have more than 8 bits or other channels; and the file's mode."""
+    if array_file.is_array_file(data):
+        header = array_file.read_header(data)
+        _check_size(header.size[1], header.size[0], max_pixels)
+        bands = array_file.read_array_file(data, header)
+        return bands, bands.mode
     missing_data.check_file(data)
     if (layout := tiff.read_layout(data)) is not None:
         _check_size(layout.width, layout.height, max_pixels)
+        if (bands_of_tiff := tiff_bands.read_bands(layout, data)) is not None:
+            if layout.compression == 1 and layout.no_data is None:
+                for first in range(0, bands_of_tiff.values.shape[2], 3):
+                    missing_data.check_rows(bands_of_tiff.values[..., first : first + 3])
+            return bands_of_tiff.turned(layout.orientation), bands_of_tiff.mode
         if (deep := tiff.read_pixels(layout, data)) is not None:
             if layout.compression == 1:
                 missing_data.check_rows(deep.values)
             if (pages := tiff.count_pages(layout, data)) > 1:
                 notes.append(_frames_note(pages))
-            return deep.turned(layout.orientation), deep.mode
+            return _without_no_data(deep, layout).turned(layout.orientation), deep.mode
     if heif.is_heif(data) and (file := heif.open_heif(data)) is not None:
         width, height = file.size
         _check_size(width, height, max_pixels)
@@ -242,7 +264,13 @@ def _decode_upright(data: bytes, max_pixels: int, notes: list[str]) -> tuple[Ima
             check_decoded()
             return _turn(image, _orientation(image, notes)), image.mode
         missing_data.check_deep(deep.values, str(image.format))
-        return deep.turned(_orientation(image, notes)), deep.mode
+        return _without_no_data(deep, layout).turned(_orientation(image, notes)), deep.mode
+
+
+def _without_no_data(deep: Deep, layout: tiff.TiffLayout | None) -> Deep:
+    if layout is None or deep.visible() is not None:
+        return deep
+    return replace(deep, values=without_no_data(deep.values, layout.no_data, deep.notes))
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:

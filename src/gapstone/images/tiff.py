@@ -1,9 +1,11 @@
 """Reads TIFF files with samples of 16, 32 or 64 bits, of which Pillow reads 8 bits or none.
 
 They are uncompressed or compressed by zlib (with either predictor), in strips or tiles, of either byte order, of whole
-numbers or floats. Pillow and libtiff read other compressions. `refusal` describes a file that neither reads.
+numbers or floats. Pillow and libtiff read other compressions. `refusal` describes a file that neither reads. Samples of
+other channels (`tiff_bands`) are read here, too.
 """
 
+import importlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapstone.images.decode_error import DecodeError, check_missing
-from gapstone.images.high_bit_depth import Deep, unpremultiplied
+from gapstone.images.high_bit_depth import Deep, native, unpremultiplied
 
 _SIZES = {1: "B", 2: "s", 3: "H", 4: "I", 6: "b", 7: "s", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"}
 _ENTRIES = 4096  # at most, of a directory; a TIFF has some 20
@@ -36,6 +38,9 @@ _COMPRESSIONS = {
     34712: "JPEG 2000",
     50002: "JPEG XL",
 }
+ZLIB = (8, 32946)
+CODECS = {5: "lzw_decode", 32773: "packbits_decode", 34925: "lzma_decode", 50000: "zstd_decode"}
+"""Compression → the function of imagecodecs (extra slides) that unpacks it, where no library here reads the file."""
 _PHOTOMETRICS = {0: "gray", 1: "gray", 2: "RGB", 3: "palette", 4: "mask", 5: "CMYK", 6: "YCbCr", 8: "Lab"}
 _FORMATS = {1: "whole numbers", 2: "signed whole numbers", 3: "floats", 4: "untyped data", 5: "complex", 6: "complex"}
 
@@ -63,6 +68,8 @@ class TiffLayout:
     profile: bytes | None
     tables: bytes | None  # JPEGTables
     following: int  # position of the next page's directory, or 0
+    description: str
+    no_data: float | None  # GDAL's: the value of samples that are none
 
     @property
     def dtype(self) -> np.dtype[np.generic] | None:
@@ -94,10 +101,10 @@ def is_tiff(data: bytes) -> bool:
     return data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
-def read_layout(data: bytes) -> TiffLayout | None:
-    """The first directory of a TIFF; None if the file is no TIFF or the directory makes no sense."""
+def read_layout(data: bytes, at: int | None = None) -> TiffLayout | None:
+    """The first directory of a TIFF, or that `at` a position; None if the file is no TIFF or it makes no sense."""
     try:
-        return _read_layout(data)
+        return _read_layout(data, at)
     except (struct.error, KeyError, ValueError, IndexError, TypeError, OverflowError):
         return None
 
@@ -115,8 +122,8 @@ def refusal(data: bytes) -> str | None:
     if not known and layout.compression not in range(1, 70000):
         return None
     return (
-        f"not supported: a TIFF of {layout}; gray, RGB and CMYK of 8 to 64 bits are read (save it as one of these, not "
-        f"packed or packed by zlib)"
+        f"not supported: a TIFF of {layout}; gray, RGB, CMYK and other channels of 8 to 64 bits are read (save it "
+        f"as one of these, not packed or packed by zlib)"
     )
 
 
@@ -125,7 +132,7 @@ def read_pixels(layout: TiffLayout, data: bytes) -> Deep | None:
     dtype = layout.dtype
     if (
         dtype is None
-        or layout.compression not in (1, 8, 32946)
+        or layout.compression not in (1, *ZLIB)
         or layout.photometric not in (0, 1, 2, 5)
         or layout.reversed_bits
         or layout.predictor not in (1, 2, 3)
@@ -135,17 +142,12 @@ def read_pixels(layout: TiffLayout, data: bytes) -> Deep | None:
         or layout.width * layout.height * layout.samples * dtype.itemsize > 1100 * len(data) + (1 << 24)
     ):
         return None
-    values = _read_samples(layout, data, dtype)
-    native = values.astype(dtype.newbyteorder("="), copy=False)
-    if native.dtype.kind == "f" and native.dtype.itemsize != 4:
-        # float64 values beyond float32's range become infinite, which `spread` refuses
-        with np.errstate(over="ignore"):
-            native = native.astype(np.float32)
-    alpha = native[..., -1] if layout.samples > layout.colours and layout.extra[:1] in ((1,), (2,)) else None
-    colours = native[..., 0] if layout.colours == 1 else native[..., : layout.colours]
+    values = native(read_samples(layout, data, dtype))
+    alpha = values[..., -1] if layout.samples > layout.colours and layout.extra[:1] in ((1,), (2,)) else None
+    colours = values[..., 0] if layout.colours == 1 else values[..., : layout.colours]
     notes = [] if layout.samples == layout.colours or alpha is not None else ["its extra channel is left out"]
     if layout.samples > layout.colours and layout.extra == () and layout.photometric == 2:
-        alpha, notes = native[..., -1], []  # a fourth channel without a description is alpha, as in Pillow
+        alpha, notes = values[..., -1], []  # a fourth channel without a description is alpha, as in Pillow
     if alpha is not None and layout.extra[:1] == (1,):
         colours = unpremultiplied(colours, alpha)
     return Deep(colours, _mode(layout), alpha, layout.photometric == 0, layout.profile, notes=notes)
@@ -178,7 +180,7 @@ def _mode(layout: TiffLayout) -> str:
     return "I"
 
 
-def _read_samples(layout: TiffLayout, data: bytes, dtype: np.dtype[np.generic]) -> NDArray[Any]:
+def read_samples(layout: TiffLayout, data: bytes, dtype: np.dtype[np.generic]) -> NDArray[Any]:
     """(H, W, samples) of all strips or tiles."""
     high, wide = layout.part
     layers = layout.samples if layout.planar else 1
@@ -213,10 +215,9 @@ def _read_part(
         raw = data[start : start + needed]
     else:
         end = start + (layout.counts[number] if number < len(layout.counts) else len(data))
-        try:
-            raw = zlib.decompressobj().decompress(data[start:end], needed + 1)  # + 1: checks the checksum, too
-        except zlib.error as error:
-            raise DecodeError(f"its packed pixels are damaged ({error})") from None
+        # the last strip may have as many rows as the others
+        raw = _unpacked(layout.compression, data[start:end], layout.part[0] * needed // shape[0])
+        raw = raw[:needed]
     check_missing(needed - len(raw), "bytes of pixels")
     if layout.predictor == 3:
         # bytes of equal significance are stored together, each as the difference from the one before
@@ -232,13 +233,26 @@ def _read_part(
     return values
 
 
-def _read_layout(data: bytes) -> TiffLayout | None:
+def _unpacked(compression: int, packed: bytes, most: int) -> bytes:
+    """The bytes of a strip or tile. Raises DecodeError for damage, and for more than `most` bytes."""
+    try:
+        if compression not in ZLIB:
+            return bytes(getattr(importlib.import_module("imagecodecs"), CODECS[compression])(packed, out=most))
+        raw = zlib.decompressobj().decompress(packed, most + 1)  # + 1: checks the checksum, too
+        if len(raw) > most:
+            raise ValueError("they are more than there are pixels")
+        return raw
+    except (zlib.error, RuntimeError, ValueError) as error:  # imagecodecs raises errors of its own, all RuntimeError
+        raise DecodeError(f"its packed pixels are damaged ({error})") from None
+
+
+def _read_layout(data: bytes, at: int | None) -> TiffLayout | None:
     if not is_tiff(data):
         return None
     order = "<" if data[:2] == b"II" else ">"
     big = 43 in data[2:4]
     first = _offset(data, order, big, 8 if big else 4)
-    tags, following = _read_tags(data, order, big, first)
+    tags, following = _read_tags(data, order, big, first if at is None else at)
     width, height = _integer(tags, 256), _integer(tags, 257)
     samples = _integer(tags, 277, 1)
     bits = tags.get(258, (1,))
@@ -272,6 +286,8 @@ def _read_layout(data: bytes) -> TiffLayout | None:
         profile=tags[34675][0] if 34675 in tags and isinstance(tags[34675][0], bytes) else None,
         tables=tags[347][0] if 347 in tags and isinstance(tags[347][0], bytes) else None,
         following=following,
+        description=_text(tags, 270),
+        no_data=_no_data(tags),
     )
 
 
@@ -307,6 +323,18 @@ def _entries(data: bytes, order: str, big: bool, at: int) -> range:
 def _offset(data: bytes, order: str, big: bool, at: int) -> int:
     offset: int = struct.unpack_from(order + ("Q" if big else "I"), data, at)[0]
     return offset
+
+
+def _text(tags: dict[int, tuple], tag: int) -> str:  # type: ignore[type-arg]
+    value = tags[tag][0] if tag in tags else b""
+    return value.split(b"\0")[0].decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
+def _no_data(tags: dict[int, tuple]) -> float | None:  # type: ignore[type-arg]
+    try:
+        return float(_text(tags, 42113))
+    except ValueError:
+        return None
 
 
 def _integer(tags: dict[int, tuple], tag: int, default: int | None = None) -> int:  # type: ignore[type-arg]

@@ -109,7 +109,7 @@ def test_values_that_are_not_finite_are_left_out_and_counted() -> None:
     ("change", "says"),
     [
         (lambda image: image[:10, :10, :5].repeat(2, 2), "shape .10, 10, 10.: 10 channels that come first, or 10"),
-        (lambda image: image.repeat(4, 2), r"ndarray of shape \(20, 24, 20\); .* of up to 16 channels"),
+        (lambda image: image.repeat(4, 2), r"uint16 of shape \(20, 24, 20\); .* of up to 16 channels"),
         (lambda image: np.full((20, 24, 4), 255, np.uint8), "the last is 255 everywhere, as alpha is"),
         (lambda image: image > 500, "is bool"),
         (lambda image: (image[..., :3] / 1500.0) - 1, r"image #0 is floats from .*, normalised; .* Leave out Normal"),
@@ -176,8 +176,10 @@ def test_a_model_takes_the_items(tmp_path: Path) -> None:
         ValueError, match=r"images: image 0 is float32 of 5 channels, .* expected those of integers by ch"
     ):
         gs.predict(model, [BANDS[0].astype(np.float32)], progress=False)
-    with pytest.raises(ValueError, match="images: image 0 has 2 channels; expected 5, in the order"):
+    with pytest.raises(ValueError, match=r"images: image 0 is uint8 of shape .20, 24, 2.; expected a PIL"):
         gs.predict(model, [np.zeros((20, 24, 2), np.uint8)], progress=False)
+    with pytest.raises(ValueError, match="images: image 0 has 1 channel; expected 5, in the order"):
+        gs.predict(model, [np.zeros((20, 24), np.uint8)], progress=False)
 
 
 def test_deep_pictures_need_a_range() -> None:

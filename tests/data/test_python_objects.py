@@ -210,7 +210,7 @@ def test_the_progress_of_reading() -> None:
         ([(image, k, 5) for image, k in PAIRS], "its items are 3 parts"),
         ([{"pixels": 0}], "its items have the keys pixels"),
         ([("x.png", 0)], "image #0 is str"),
-        ([(np.zeros((40, 40, 50), np.uint8), 0)], r"ndarray of shape \(40, 40, 50\)"),
+        ([(np.zeros((40, 40, 50), np.uint8), 0)], r"uint8 of shape \(40, 40, 50\)"),
         (Images(change=lambda image: torch.tensor(image / 64.0 - 2)), "normalised; .* Leave out Normalize"),
         ([(COLOUR[0], "a"), (COLOUR[1], 1)], "labels are of the type int, str"),
         ([(COLOUR[0], [0, 1]), (COLOUR[1], [1])], "labels are of the type list"),

@@ -233,7 +233,7 @@ def test_predict_of_other_channels():
         found = gs.predict(model, given, progress=False)
         assert [list(one.probabilities.values()) for one in found] == [pytest.approx(p.tolist()) for p in expected]
     assert len(gs.predict(model, images[0], progress=False)) == 1
-    with pytest.raises(ValueError, match=r"image 0 is uint16 of shape \(16, 16, 4\); expected \(H, W, 5\)"):
+    with pytest.raises(ValueError, match=r"image 0 is uint16 of shape \(16, 16, 4\); expected .* of 5 channels"):
         gs.predict(model, images[:1, ..., :4], progress=False)
 
 
@@ -243,7 +243,7 @@ def test_what_predict_refuses(inside, other):
             (inside / images).mkdir(exist_ok=True)
         with pytest.raises(ValueError, match="there is no image among them"):
             gs.predict(other, images, progress=False)
-    with pytest.raises(ValueError, match=r"image 1 is ndarray of shape \(4, 4, 7\)"):
+    with pytest.raises(ValueError, match=r"image 1 is uint8 of shape \(4, 4, 7\)"):
         gs.predict(other, [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 7), np.uint8)], progress=False)
     with pytest.raises(ModelFileError, match=r"nothing\.safetensors: there is no such file"):
         gs.predict("nothing.safetensors", "pictures", progress=False)

@@ -53,10 +53,11 @@ def item_values(what: str, name: str, image: Any, channels: int | None = None) -
     array = np.asarray(image.detach().cpu().numpy() if is_tensor else image)
     values = _channels_last(what, name, array, is_tensor, channels)
     if values is None:
-        of = type(image).__name__ if not array.ndim else f"{type(image).__name__} of shape {array.shape}"
+        of = type(image).__name__ if not array.ndim else f"{array.dtype} of shape {array.shape}"
+        many = f"of up to {MOST_CHANNELS} channels" if channels is None else f"of {count_noun(channels, 'channel')}"
         raise DataError(
-            f"{what}: {name} is {of}; expected a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), of up "
-            f"to {MOST_CHANNELS} channels."
+            f"{what}: {name} is {of}; expected a PIL image, an array (H, W) or (H, W, C), or a tensor (C, H, W), "
+            f"{many}."
         )
     check_values(f"{what}: {name}", values)
     return np.ascontiguousarray(native(values))

@@ -11,8 +11,8 @@ def channel_axes(shape: Sequence[int], first: bool = False, channels: int | None
     >>> channel_axes((64, 64, 13)), channel_axes((3, 64, 64)), channel_axes((12, 9, 9))
     ([2], [0], [2, 0])
 
-    It counts 1 or 3, else up to 16; where `channels` are expected, these alone (gray and RGB are one kind). `first`: they
-    come first, as in tensors, where both may be meant.
+    It counts 1 or 3, else up to 16; where `channels` are expected, these alone (gray and RGB are one kind). `first`:
+    they come first, as in tensors, where both may be meant.
     """
     order = (0, 2) if first else (2, 0)
     if channels is not None:

@@ -117,6 +117,11 @@ def unseen_by_modes() -> AbstractContextManager[Any]:
     return nullcontext() if disable is None else disable()
 
 
+def function_modes() -> int | None:
+    """How many TorchFunctionModes are active; None where this torch does not tell."""
+    return None if _watching is None else _watching()
+
+
 def snapshot(x: Tensor) -> int | Tensor | None:
     """What `changed` needs later to detect that x was changed in place."""
     if x.is_inference():

@@ -13,7 +13,7 @@ from gapstone.tracing.geometry import Geometry
 from gapstone.tracing.tape import SplitError, Tape, TapeStart
 from gapstone.tracing.token_head import TokenHead
 from gapstone.tracing.token_search import CutRecorder, GraphTracer, last_mixed
-from gapstone.tracing.trace import HeadTracer
+from gapstone.tracing.trace import HeadTracer, ModuleEntry
 from gapstone.tracing.traced_head import TracedHead
 
 REMEMBERED = 64
@@ -39,6 +39,8 @@ class HeadLocation:
     also: tuple[int, int] | None = None
     """Where a pool hears of patches that stand later than the class token hears them: the call that made these, and
     which of its tensors they are."""
+    entry: ModuleEntry | None = None
+    """The module whose call comes last before the tape: later passes are traced from there."""
 
 
 _locations: WeakKeyDictionary[nn.Module, dict[Any, HeadLocation]] = WeakKeyDictionary()
@@ -56,16 +58,17 @@ def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tupl
     key = tuple(images.shape[1:])
     with eval_mode(model):
         if at is None and key in known:
-            head = _again(model, images, known[key])
+            head, location = _again(model, images, known.pop(key))
             if head is not None:
-                return head, known[key]
-            known.pop(key, None)  # the model went another way this time: look again
+                known[key] = location
+                return head, location
+            # the model went another way this time: look again
         for _ in range(2):  # the first pass of some models makes tables that the later ones use
             tracer, logits = _traced(model, images, module)
             if at is not None or not _is_unseen(tracer, logits):
                 break
             for location in _mixed(tracer, logits, model, images):
-                head = _again(model, images, location)
+                head, location = _again(model, images, location)
                 if head is not None and head.additive:
                     _remember(known, key, location)
                     return head, location
@@ -73,8 +76,12 @@ def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tupl
         grid, prefix = _arranged(tracer, tape, model, images, at)
         cells = tuple(tape.map.shape[axis] for axis in tape.axes)
         geometry = tracer.geometries.get(tape.map)
-        location = HeadLocation(tape.start, cells, tuple(images.shape[2:]), geometry, grid, prefix)
-        head = TracedHead(tape, logits) if not tape.changed else _again(model, images, location)
+        entry = tracer.entry(tape.begin)
+        location = HeadLocation(tape.start, cells, tuple(images.shape[2:]), geometry, grid, prefix, entry=entry)
+        if tape.changed:
+            head, location = _again(model, images, location)
+        else:
+            head = TracedHead(tape, logits)
         if head is not None and at is not None and grid is not None and (prefix or not head.additive):
             mixed = TokenHead(head.tape, logits, prefix)
             head, location = (mixed, replace(location, mixed=True)) if mixed.additive else (head, location)
@@ -96,7 +103,10 @@ def _mixed(tracer: GraphTracer, logits: Tensor, model: nn.Module, images: Tensor
     locations = []
     for cut, also in last_mixed(model, images[:1], cuts):
         at = cut.positions
-        location = HeadLocation(cut.start, cut.cells, tuple(images.shape[2:]), None, at.grid, at.prefix, mixed=True)
+        entry = tracer.entry(cut.start.number)
+        location = HeadLocation(
+            cut.start, cut.cells, tuple(images.shape[2:]), None, at.grid, at.prefix, mixed=True, entry=entry
+        )
         locations.append(location if also is None else replace(location, also=also.made))
     return locations
 
@@ -127,11 +137,22 @@ def _arranged(
     return positions.grid, positions.prefix
 
 
-def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHead | None:
-    """Runs the model by what an earlier pass told; returns None where the model does something else this time."""
+def _again(model: nn.Module, images: Tensor, location: HeadLocation) -> tuple[TracedHead | None, HeadLocation]:
+    """Runs the model by what an earlier pass told: (None, …) where the model does something else this time.
+
+    The location has no entry any more where the module is not called as it was (a copy of it is, on another device).
+    """
+    head = _played(model, images, location)
+    if head is None and location.entry is not None:
+        location = replace(location, entry=None)
+        head = _played(model, images, location)
+    return head, location
+
+
+def _played(model: nn.Module, images: Tensor, location: HeadLocation) -> TracedHead | None:
     for copy in (False, True):
         recorder = CutRecorder(location.start, copy)
-        with recorder:
+        with recorder.begun_at(location.entry):
             logits = _logits(model(images), model)
         tape = recorder.tape
         if tape is None or tape.slot(logits) is None or not len(tape.map) == len(logits) == len(images):
@@ -168,7 +189,7 @@ def locate_features(
 def _traced(model: nn.Module, images: Tensor, at: nn.Module | None) -> tuple[GraphTracer, Tensor]:
     tracer = GraphTracer(images, out_of=at)
     try:
-        with tracer if at is None else tracer.followed():
+        with tracer.followed():
             out = model(images)
     except Exception as error:
         error.add_note(

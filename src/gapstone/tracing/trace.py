@@ -5,10 +5,14 @@ head is found in what the model *does*: no names of layers, no hooks, no second 
 flow runs as it is written. The last map is the last tensor with positions of which something without them is made.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from math import prod
+from threading import get_ident
 from typing import Any
+from weakref import ReferenceType, ref
 
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
@@ -16,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from gapstone.regions.places import Cells, Intervals
+from gapstone.runtime.torch_internals import function_modes
 from gapstone.tracing import geometry
 from gapstone.tracing import operations as ops
 from gapstone.tracing.geometry import Geometry
@@ -36,6 +41,17 @@ POWERS = frozenset(["pow", "square", "exp"])
 CLAMPS = frozenset(["clamp", "clamp_min"])
 
 
+@dataclass(frozen=True)
+class ModuleEntry:
+    """Where a module was called in a forward pass."""
+
+    module: ReferenceType[nn.Module]
+    time: int
+    """Its first, second, … call."""
+    count: int
+    """How many torch calls were made before."""
+
+
 class Tracer(TorchFunctionMode):
     """Runs every torch call made inside it through `call`."""
 
@@ -49,8 +65,21 @@ class Tracer(TorchFunctionMode):
 
     @contextmanager
     def followed(self) -> Iterator[None]:
-        """Trace, and see each module's input and output by torch's hooks for all modules: none is put on the model."""
-        hooks = [register_module_forward_pre_hook(self.module_begins), register_module_forward_hook(self.module_ends)]
+        """Trace, and see each module's input and output by torch's hooks for all modules: none is put on the model.
+
+        What other threads call meanwhile is not seen.
+        """
+        thread = get_ident()
+
+        def begins(module: nn.Module, args: object) -> None:
+            if get_ident() == thread:
+                self.module_begins(module, args)
+
+        def ends(module: nn.Module, args: object, out: object) -> None:
+            if get_ident() == thread:
+                self.module_ends(module, args, out)
+
+        hooks = [register_module_forward_pre_hook(begins), register_module_forward_hook(ends)]
         try:
             with self:
                 yield
@@ -77,6 +106,10 @@ class HeadTracer(Tracer):
         self.into, self.out_of = into, out_of
         self.named = into is not None or out_of is not None
         self.count = 0
+        self.entries: list[ModuleEntry] = []
+        """The modules that were called where no other mode was active, in their order."""
+        self._modes: int | None = None
+        self._times: Counter[nn.Module] = Counter()
         self.tape: Tape | None = None
         self.pending: Tape | None = None
         """Calls that may turn out to be the beginning of a pool."""
@@ -153,7 +186,16 @@ class HeadTracer(Tracer):
         """Which dimensions of a tensor of this pass are positions."""
         return position_axes(x, self.geometries.get(x), self.channels.get(x), self.size, self.grids, self.rows)
 
+    def entry(self, number: int) -> ModuleEntry | None:
+        """The last module that was called before the call of that number."""
+        return next((entry for entry in reversed(self.entries) if entry.count < number), None)
+
     def module_begins(self, module: nn.Module, args: object) -> None:
+        self._times[module] += 1
+        modes = function_modes()
+        self._modes = self._modes or modes  # at the first module: those around the pass, and this one
+        if modes is not None and modes == self._modes:
+            self.entries.append(ModuleEntry(ref(module), self._times[module], self.count))
         if module is self.into and isinstance(args, tuple) and args and isinstance(args[0], Tensor):
             self.starts(args[0])
 
@@ -201,7 +243,8 @@ class HeadTracer(Tracer):
 class TapeRecorder(Tracer):
     """Records the tape of a pass whose map is known: calls before its start are let through, in under a µs each.
 
-    `tape` stays None if another call than the start's comes at its number.
+    `tape` stays None if another call than the start's comes at its number. Within `begun_at` not even that is done:
+    where a mode is active, torch's own Python takes a longer way to each function (3 to 9 % of a small network's pass).
     """
 
     def __init__(self, start: TapeStart, copy: bool = False) -> None:
@@ -209,6 +252,36 @@ class TapeRecorder(Tracer):
         self.start, self.copy = start, copy
         self.count = 0
         self.tape: Tape | None = None
+
+    @contextmanager
+    def begun_at(self, entry: ModuleEntry | None) -> Iterator[None]:
+        """Trace from a module's call on, or all that is called within; `tape` stays None where that call never comes.
+
+        The module has a hook meanwhile, which does nothing in other threads.
+        """
+        module = None if entry is None else entry.module()
+        if entry is None or module is None:
+            with self:
+                yield
+            return
+        thread, around, begun, time = get_ident(), function_modes(), False, 0
+
+        def begins(module: nn.Module, args: object) -> None:
+            nonlocal begun, time
+            if begun or get_ident() != thread:
+                return
+            time += 1
+            # a mode that began within the pass would end the wrong one
+            if time == entry.time and function_modes() == around:
+                self.count, begun = entry.count, True
+                tracing.enter_context(self)
+
+        hook = module.register_forward_pre_hook(begins, prepend=True)
+        try:
+            with ExitStack() as tracing:
+                yield
+        finally:
+            hook.remove()
 
     def call(self, func: Function, args: Arguments, kwargs: Keywords) -> Any:
         self.count += 1

@@ -13,10 +13,9 @@ from gapstone.data import scan_report
 from gapstone.data.check_data import check
 from gapstone.data.decoded_store import build
 from gapstone.data.open_source import open_source
-from gapstone.data.scan import scan
+from gapstone.data.scan import content_digest, scan
 from gapstone.data.sources import DataError, Source
 from gapstone.images.preprocessing import Preprocessing
-from gapstone.training.training_data import content_digest
 from tests.schemas import check_refuses_damage
 
 Make = Callable[..., Path]

@@ -78,3 +78,14 @@ def test_a_datasets_own_transforms(digits: tuple[NDArray[np.uint8], NDArray[np.i
     assert again["heads"][0]["metrics"] == first["heads"][0]["metrics"]
     with pytest.raises(ValueError, match=r"is frozen here: it sees each image once, as it is\. Train it \(finetune, "):
         gs.compare(plain, **options | {"backbone": DropoutNet()}, augmented=moved, freeze=True, out=tmp_path / "frozen")
+
+
+def test_gs_train_draws_from_augmented(digits: tuple[NDArray[np.uint8], NDArray[np.int64]], tmp_path: Path) -> None:
+    plain, moved = Shifted(*digits, most=0), Shifted(*digits, most=2)
+    options: dict[str, Any] = {"backbone": DropoutNet, "limit": 60, "epochs": 1, "progress": False}
+    none = gs.train(plain, **options, augment="none", out=tmp_path / "none.safetensors")
+    still = gs.train(plain, **options, augmented=plain, out=tmp_path / "still.safetensors")
+    drawn = gs.train(plain, **options, augmented=moved, out=tmp_path / "moved.safetensors")
+    weights = [model.head.state_dict()["classifier.0.weight"] for model in (none, still, drawn)]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])

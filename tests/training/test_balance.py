@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from sklearn.utils.class_weight import compute_class_weight
 
 from gapstone.training.balance import balance_weights, class_weights, drawn_evenly
-from gapstone.training.loop import TrainSettings, predict, train
+from gapstone.training.loop import TrainSettings, batches, predict, train
 from gapstone.training.losses import accuracy
 
 from .test_loop import Pictures, model
@@ -40,6 +40,26 @@ def test_each_class_is_drawn_as_often_and_no_image_twice_more_than_another():
             assert np.ptp(times[k == LABELS]) <= 1
     assert most == {0, 1, 3}  # the odd one goes to any class
     assert not np.array_equal(drawn_evenly(rows, LABELS, random), drawn_evenly(rows, LABELS, random))
+
+
+def test_an_epoch_has_the_images_that_their_weights_say():
+    pictures, rows = Pictures(), np.arange(40)
+    weights = np.where(np.arange(len(pictures.labels)) % 2, 3.0, 0.0)
+    weights[1] = 6
+    settings = TrainSettings(batch_size=8)
+    seen = torch.cat([x for x, _ in batches(model("gap"), pictures, rows, settings, 0, 1, None, weights)])
+    every = torch.cat([x for x, _ in batches(model("gap"), pictures, rows, settings, 0, 1)])
+    assert len(seen) == len(every) == 40
+    number = [int(np.flatnonzero([torch.equal(x, y) for y in _plain(pictures, rows)])[0]) for x in seen]
+    times = np.bincount(number, minlength=40)
+    assert times[::2].max() == 0
+    assert times[1] in (3, 4)
+    assert set(times[3::2].tolist()) <= {1, 2}
+    assert times.sum() == 40
+
+
+def _plain(pictures, rows):
+    return [model("gap").preprocessing.normalise(torch.from_numpy(pictures.images[row][None]))[0] for row in rows]
 
 
 def test_weighted_accuracy_is_balanced_accuracy():

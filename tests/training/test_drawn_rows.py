@@ -19,7 +19,7 @@ class Numbered:
     def __init__(self, shape=(4, 4, 1)):
         self.shape, self.asked = shape, []
 
-    def draw(self, item, seed):
+    def draw(self, item, seed, ranges=None):
         self.asked.append((item, *seed))
         torch.rand(3)
         return np.full(self.shape, 10 * item + seed[1], np.uint8)

@@ -157,6 +157,15 @@ Group = Annotated[
         show_default=False,
     ),
 ]
+SampleWeight = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="The column of a CSV (or array of an .npz) that says how much an image counts in training: of weight 2 it "
+        "is drawn twice as often as of 1, of 0 never. Validation and test images count the same.",
+        show_default=False,
+    ),
+]
 GroupPattern = Annotated[
     str | None,
     typer.Option(

@@ -168,6 +168,7 @@ def settings_of(plan: ComparisonPlan) -> dict[str, Any]:
         **_rates(plan),
         "augment": settings.augment.describe() if prepared.drawn is None else DESCRIBED,
         "balance": settings.balance,
+        "sample_weight": plan.request.choices.sample_weight,
         "precision": settings.precision,
         "threads": plan.measured["threads"],
         "workers": plan.workers,

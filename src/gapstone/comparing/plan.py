@@ -317,6 +317,7 @@ def trial_maker(request: CompareRequest, prepared: TrainingData, grid: TuningGri
         multi_label=prepared.source.multi_label,
         user_code=request.user_code,
         drawn=prepared.drawn,
+        image_weights=prepared.weights,
     )
 
 

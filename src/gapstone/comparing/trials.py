@@ -115,6 +115,8 @@ class Trial:
     """What it needs of the user's own, in another process."""
     drawn: DrawnRows | None = None
     """Draws its training images by random transforms of the user's own."""
+    image_weights: NDArray[np.float64] | None = None
+    """By row of the store, how much it counts in training; None: all the same."""
 
     @property
     def robust(self) -> Rows:
@@ -137,7 +139,7 @@ class Trial:
     def id(self) -> str:
         """Sixteen hex digits; equal for equal configuration and data."""
         hashed_apart = {"train", "validation", "test", "shown", "start", "quick", "tuning", "test_only"}
-        hashed_apart |= {"user_code", "drawn"}
+        hashed_apart |= {"user_code", "drawn", "image_weights"}
         if self.objects is None:
             hashed_apart.add("objects")  # trials from before there were boxes keep their ids
         if not self.multi_label:  # the same
@@ -173,6 +175,8 @@ class Trial:
             facts["test only"] = True
         if self.drawn is not None:
             facts["drawn by"] = self.drawn.digest
+        if self.image_weights is not None:
+            facts["image weights"] = hashlib.sha256(self.image_weights[self.train].tobytes()).hexdigest()
         if users_pools := parse(self.head).own_pools:
             facts["own pools"] = users_pools
         if own := parse(self.head).own_head:
@@ -266,12 +270,22 @@ def run(
         elif trial.tuning is not None:
             parts, settings = (trial.train, trial.validation), trial.settings
             model, history, choice = tune_network(
-                trial.build, store, *parts, settings, trial.tuning, trial.seed, after_epoch, trial.drawn
+                trial.build,
+                store,
+                *parts,
+                settings,
+                trial.tuning,
+                trial.seed,
+                after_epoch,
+                trial.drawn,
+                trial.image_weights,
             )
             predictor = ModelPredictor(model, store, settings.precision, settings.batch_size)
         else:
             model, parts = trial.build(), (trial.train, trial.validation)
-            history = train(model, store, *parts, trial.settings, trial.seed, after_epoch, trial.drawn)
+            history = train(
+                model, store, *parts, trial.settings, trial.seed, after_epoch, trial.drawn, trial.image_weights
+            )
             predictor = ModelPredictor(model, store, trial.settings.precision, trial.settings.batch_size)
     facts, arrays = measure(predictor, trial)
     facts["peak_memory_mb"] = round(peak.mb, 1)
@@ -332,7 +346,9 @@ def train_on_cache(
     assert trial.tuning is not None
     predictor = cached_predictor(trial, cache, labels)
     parts = trial.train, trial.validation
-    return predictor, *tune_head(predictor, *parts, trial.settings, trial.tuning, trial.seed, after_epoch)
+    return predictor, *tune_head(
+        predictor, *parts, trial.settings, trial.tuning, trial.seed, after_epoch, trial.image_weights
+    )
 
 
 def measure(predictor: Predictor, trial: Trial) -> tuple[dict[str, Any], dict[str, Any]]:

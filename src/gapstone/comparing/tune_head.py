@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gapstone.comparing.feature_cache import CachedPredictor
@@ -41,6 +42,7 @@ def tune_head(
     grid: TuningGrid,
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
+    image_weights: NDArray[np.float64] | None = None,
 ) -> tuple[History, TuningChoice]:
     """Train the predictor's head on the images `rows`; it ends with the weights that were chosen.
 
@@ -50,7 +52,8 @@ def tune_head(
 
     All candidates are trained for the whole of `settings.epochs`, with the same batches in the same order. Of all
     candidates and epochs the one with the least loss on the `validation` images is taken: no test image is read.
-    Without validation images there is one candidate, the rate and decay of `settings`, and its last epoch is taken.
+    Without validation images there is one candidate, the rate and decay of `settings`, and its last epoch is taken. An
+    epoch has each training image as often as its `image_weights` say, which are those of all images.
 
     The history is that of the chosen candidate. Raises TrainingError if the numbers of all candidates overflow.
     """
@@ -63,7 +66,8 @@ def tune_head(
     best = _Best(points, balance_weights(settings.balance, predictor.labels[rows], predictor.head.classes))
     for epoch in range(1, settings.epochs + 1):
         random = np.random.default_rng((seed, epoch))
-        order = shuffled(epoch_rows(rows, predictor.labels, settings.balance, random), settings.batch_size, random)
+        of_epoch = epoch_rows(rows, predictor.labels, settings.balance, random, image_weights)
+        order = shuffled(of_epoch, settings.batch_size, random)
         losses = run.train_epoch(images.batches(order))
         if len(validation):
             inputs = (inputs for inputs, _ in images.batches(images.parts(validation)))

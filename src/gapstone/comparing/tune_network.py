@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gapstone.comparing.tuning import TuningChoice, TuningGrid
 from gapstone.models.classifier import Classifier
 from gapstone.training.drawn_rows import DrawnRows
@@ -20,6 +23,7 @@ def tune_network(
     seed: int,
     after_epoch: Callable[[int, History], None] | None = None,
     drawn: DrawnRows | None = None,
+    image_weights: NDArray[np.float64] | None = None,
 ) -> tuple[Classifier, History, TuningChoice]:
     """Train what `build` makes with every candidate; the model of the least validation loss is taken.
 
@@ -47,7 +51,7 @@ def tune_network(
         model = build()
         chosen = replace(settings, learning_rate=rate, weight_decay=decay)
         try:
-            history = train(model, pictures, rows, validation, chosen, seed, counted, drawn)
+            history = train(model, pictures, rows, validation, chosen, seed, counted, drawn, image_weights)
         except TrainingError as error:
             failed = error
             losses.append(None)

@@ -13,7 +13,7 @@ from gapstone.converting.before_and_after import ImageGroups
 from gapstone.converting.conversion import ConvertRequest
 from gapstone.converting.convertible import ConvertibleModel
 from gapstone.data.decoded_store import StoreError, build
-from gapstone.data.scan import Scan, scan
+from gapstone.data.scan import Scan, content_digest, scan
 from gapstone.data.seen_images import seen_images, unknown_images, without_seen
 from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, split, together
@@ -24,7 +24,6 @@ from gapstone.images.load import ImageError
 from gapstone.images.preprocessing import not_native
 from gapstone.models.trained_on import UNKNOWN, TrainedOn
 from gapstone.statistics.labels import is_multi_label
-from gapstone.training.training_data import content_digest
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from gapstone.console.formatting import display
 from gapstone.data.channel_axis import EXPECTED, Channels, channels_last, channels_said
 from gapstone.data.deep_images import DeepImages
 from gapstone.data.file_names import composed
-from gapstone.data.groups import group_columns
+from gapstone.data.groups import NOTHING_ASKED, AskedColumns, kept_columns, key
 from gapstone.data.label_forms import FoundLabels, array_labels, cell_labels
 from gapstone.data.sources import SPLITS, DataError, Item, Kind, Source, SplitName
 from gapstone.data.split_names import split_name
@@ -121,12 +121,17 @@ def _has(names: Sequence[str]) -> str:
 
 
 def open_arrays(
-    given: str, kind: Kind, arrays: Arrays, found: FoundArrays, group: str | None = None, multi_label: bool = False
+    given: str,
+    kind: Kind,
+    arrays: Arrays,
+    found: FoundArrays,
+    asked: AskedColumns = NOTHING_ASKED,
+    multi_label: bool = False,
 ) -> Source:
     """The source of arrays that `find_arrays` found.
 
-    Labels are (N,) or (N, 1), or (N, K) of 0 and 1 for each class. `Source.columns` has the array `group`, and those
-    that look like groups.
+    Labels are (N,) or (N, 1), or (N, K) of 0 and 1 for each class. `Source.columns` has the arrays that are `asked`
+    for, and those that look like groups.
     """
     what, notes = f"DATA {display(given)!r}", list(found.notes)
     pixels, splits = _all_images(what, arrays, found, notes)
@@ -140,9 +145,9 @@ def open_arrays(
         for row, (labels, split) in enumerate(zip(sets, splits, strict=True))
     ]
     columns = {
-        name.lower(): _cells(what, name, array, len(pixels), asked=group is not None)
+        name.lower(): _cells(what, name, array, len(pixels), asked)
         for name, array in arrays.items()
-        if (name.lower() == group.strip().lower() if group is not None else name not in found.names | set(ARRAYS))
+        if name.lower() in asked.names or (asked.group is None and name not in found.names | set(ARRAYS))
     }
     return Source(
         given,
@@ -157,15 +162,17 @@ def open_arrays(
     )
 
 
-def open_objects(given: str, data: Mapping[Any, Any], group: str | None = None, multi_label: bool = False) -> Source:
+def open_objects(
+    given: str, data: Mapping[Any, Any], asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False
+) -> Source:
     """The source of a dictionary of arrays, tensors or lists: {"images": …, "labels": …}."""
     what = f"DATA {display(given)!r}"
     named = {str(name): value for name, value in data.items()}
     found = find_arrays(what, list(named))
-    grouped = group_columns(display(given), [name.lower() for name in named], group)
-    used = [name for name in named if name in found.names or name.lower() in grouped]
+    kept = kept_columns(display(given), [name.lower() for name in named], asked)
+    used = [name for name in named if name in found.names or name.lower() in kept]
     return open_arrays(
-        given, "arrays", {name: as_array(what, name, named[name]) for name in used}, found, group, multi_label
+        given, "arrays", {name: as_array(what, name, named[name]) for name in used}, found, asked, multi_label
     )
 
 
@@ -223,15 +230,17 @@ def _splits(what: str, images: int, split: NDArray[Any]) -> list[SplitName | Non
     return [known[word] for word in words]
 
 
-def _cells(what: str, name: str, array: NDArray[Any], images: int, asked: bool) -> list[str]:
-    """The groups in an array, as text; none where nobody asked and it is no list of groups."""
-    if array.shape == (images,) and array.dtype.kind in "iuUS":
+def _cells(what: str, name: str, array: NDArray[Any], images: int, asked: AskedColumns) -> list[str]:
+    """The values in an array, as text; none where nobody asked and it is no list of groups."""
+    options = [option for option, column in asked.options.items() if key(column) == name.lower()]
+    kinds = "iuUSf" if options == ["--sample-weight"] else "iuUS"
+    if array.shape == (images,) and array.dtype.kind in kinds:
         return [composed(text_of(value).strip()) for value in array.tolist()]
-    if not asked:
+    if not options:
         return []
     raise DataError(
-        f"--group {display(name)}: {what} has {array.dtype} of shape {array.shape} there; expected a whole "
-        f"number or a string for each of its {images:,} images."
+        f"{options[0]} {display(name)}: {what} has {array.dtype} of shape {array.shape} there; expected a "
+        f"{'number' if 'f' in kinds else 'whole number or a string'} for each of its {images:,} images."
     )
 
 

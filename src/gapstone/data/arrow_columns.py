@@ -24,8 +24,9 @@ class ArrowColumn:
     """A column: `ArrowColumn("label", "label", ("cat", "dog"))`."""
 
     name: str
-    kind: Literal["image", "label", "value", "other"]
-    """`label`: the numbers of classes that have names; `value`: text or whole numbers, which may be anything."""
+    kind: Literal["image", "label", "value", "number", "other"]
+    """`label`: the numbers of classes that have names; `value`: text or whole numbers, which may be anything; `number`:
+    one that is not whole."""
     names: tuple[str, ...] = ()
     """Of the classes."""
     is_list: bool = False
@@ -108,6 +109,8 @@ def _column(field: Any, feature: Any) -> ArrowColumn:
             return ArrowColumn(field.name, "image", is_struct=True)
     if not of_list and _is_bytes(of):
         return ArrowColumn(field.name, "image")
+    if types.is_floating(of):
+        return ArrowColumn(field.name, "number")
     if whole or types.is_string(element) or types.is_large_string(element):
         return ArrowColumn(field.name, "value", is_list=of_list)
     return ArrowColumn(field.name, "other")

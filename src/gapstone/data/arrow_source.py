@@ -18,7 +18,7 @@ from gapstone.data.array_source import label_arrays
 from gapstone.data.arrow_columns import ArrowColumn, columns_of, image_column, label_column
 from gapstone.data.arrow_parts import ArrowFilePart, ArrowImages, ArrowPart, DatasetPart, ParquetPart
 from gapstone.data.file_names import composed
-from gapstone.data.groups import group_columns
+from gapstone.data.groups import NOTHING_ASKED, AskedColumns, kept_columns
 from gapstone.data.label_forms import FoundLabels, cell_labels
 from gapstone.data.python_objects import splits_of
 from gapstone.data.shard_files import place_of, shard_files, shard_splits
@@ -34,17 +34,19 @@ def holds_saved_dataset(folder: Path) -> bool:
     return (folder / _STATE).is_file() or (folder / _DICTIONARY).is_file()
 
 
-def open_parquet(given: str, path: Path, group: str | None = None, multi_label: bool = False) -> Source:
+def open_parquet(given: str, path: Path, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False) -> Source:
     """Open a parquet file, or a folder of them; train-00000-of-00002.parquet names its split."""
     what = f"DATA {display(given)!r}"
     _check_pyarrow(what)
     files = shard_files(path, PARQUET)
     splits = shard_splits(what, files)
     parts = [ParquetPart(what, file, place_of(path, file), splits[file]) for file in files]
-    return _open_parts(given, "parquet", parts, group, multi_label)
+    return _open_parts(given, "parquet", parts, asked, multi_label)
 
 
-def open_saved_dataset(given: str, path: Path, group: str | None = None, multi_label: bool = False) -> Source:
+def open_saved_dataset(
+    given: str, path: Path, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False
+) -> Source:
     """Open a folder that `Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     what = f"DATA {display(given)!r}"
     _check_pyarrow(what)
@@ -68,10 +70,10 @@ def open_saved_dataset(given: str, path: Path, group: str | None = None, multi_l
         for file in _texts(what, _STATE, files):
             place = f"{name}/{file}" if name else file
             parts.append(ArrowFilePart(what, path / place, place, known.get(name) if len(names) > 1 else None))
-    return _open_parts(given, "arrow", parts, group, multi_label)
+    return _open_parts(given, "arrow", parts, asked, multi_label)
 
 
-def open_hf_dataset(given: str, data: Any, group: str | None = None, multi_label: bool = False) -> Source:
+def open_hf_dataset(given: str, data: Any, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False) -> Source:
     """Open a Dataset, a DatasetDict, or a dictionary of Datasets of Hugging Face's `datasets`."""
     parts = [DatasetPart(split or "", dataset, split) for split, dataset in (splits_of(data) or {None: data}).items()]
     notes = []
@@ -79,14 +81,14 @@ def open_hf_dataset(given: str, data: Any, group: str | None = None, multi_label
         notes.append(
             "the transform of the Dataset is not used: gapstone resizes, normalises and augments images itself"
         )
-    return _open_parts(given, "arrow", parts, group, multi_label, notes)
+    return _open_parts(given, "arrow", parts, asked, multi_label, notes)
 
 
 def _open_parts(
     given: str,
     kind: Kind,
     parts: Sequence[ArrowPart],
-    group: str | None,
+    asked: AskedColumns,
     multi_label: bool,
     notes: Sequence[str] = (),
 ) -> Source:
@@ -95,10 +97,11 @@ def _open_parts(
     if not parts:
         raise DataError(f"{what} has no rows.")
     columns = columns_of(parts[0].schema)
-    named = {column.name.lower(): column.name for column in columns if column.kind == "value" and not column.is_list}
-    grouped = group_columns(display(given), list(named), group)
+    kinds = ("value", "number")
+    named = {column.name.lower(): column.name for column in columns if column.kind in kinds and not column.is_list}
+    kept = kept_columns(display(given), list(named), asked)
     image = image_column(what, columns)
-    label = label_column(what, columns, [*grouped, "split"])
+    label = label_column(what, columns, [*kept, "split"])
     for part in parts[1:]:
         own = {column.name: column for column in columns_of(part.schema)}
         if any(name not in own or own[name].kind != of.kind for name, of in ((image.name, image), (label.name, label))):
@@ -121,7 +124,7 @@ def _open_parts(
         read = []
     missing = len(labels) - len(rows)
     left_out = [f"{count_noun(missing, 'image')} without a label left out"] if missing else []
-    cells = {name: [value for part in parts for value in part.values(named[name])] for name in grouped}
+    cells = {name: [value for part in parts for value in part.values(named[name])] for name in kept}
     return Source(
         given,
         kind,

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from gapstone.console.formatting import display
+from gapstone.data.groups import NOTHING_ASKED, AskedColumns
 from gapstone.data.label_forms import SEPARATOR
 from gapstone.data.sources import DataError, Source
 from gapstone.data.table_sources import Table, open_table
 
 
-def open_frame(given: str, frame: Any, group: str | None = None, multi_label: bool = False) -> Source:
+def open_frame(given: str, frame: Any, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False) -> Source:
     """Open a DataFrame with the columns `path,label[,split]`; `open_table` says what they may be called.
 
     Paths are relative to the working folder. A label may be a list of labels.
@@ -26,7 +27,7 @@ def open_frame(given: str, frame: Any, group: str | None = None, multi_label: bo
         for row, values in enumerate(zip(*columns, strict=True))
     ]
     return open_table(
-        Table(given, "frame", header, body, Path.cwd(), "the working folder", "row {}"), group, multi_label
+        Table(given, "frame", header, body, Path.cwd(), "the working folder", "row {}"), asked, multi_label
     )
 
 

@@ -7,7 +7,7 @@ there were some, `with_groups` adds one line that says how to use them.
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.sources import DataError, Grouping, Source, few
@@ -29,16 +29,47 @@ def suggests_groups(column: str) -> bool:
     return _COLUMN.fullmatch(column.strip().lower()) is not None
 
 
-def group_columns(shown: str, columns: Sequence[str], group: str | None) -> list[str]:
-    """The column that groups are named in, or those that look as if they were. Raises DataError if there is none."""
-    if group is None:
-        return [name for name in dict.fromkeys(columns) if suggests_groups(name)]
-    name = group.strip().lower()
-    if (times := columns.count(name)) != 1:
-        has = ", ".join(map(display, dict.fromkeys(columns))) or "nothing"
-        what = f"{times} columns {display(group)!r}: keep one" if times else f"no column {display(group)!r}"
-        raise DataError(f"--group {display(group)}: DATA {shown!r} has {what}; it has {has}.")
-    return [name]
+@dataclass(frozen=True)
+class AskedColumns:
+    """The columns of DATA, beside path, label and split, that the user names; and how options call them."""
+
+    group: str | None = None
+    """What says which images belong together."""
+    sample_weight: str | None = None
+    """What says how much an image counts in training."""
+
+    @property
+    def options(self) -> dict[str, str]:
+        """Option → column, as given."""
+        named = {"--group": self.group, "--sample-weight": self.sample_weight}
+        return {option: name for option, name in named.items() if name is not None}
+
+    @property
+    def names(self) -> list[str]:
+        """The columns, in lower case."""
+        return list(dict.fromkeys(map(key, self.options.values())))
+
+
+NOTHING_ASKED = AskedColumns()
+
+
+def kept_columns(shown: str, columns: Sequence[str], asked: AskedColumns) -> list[str]:
+    """The columns that are asked for, and, where groups are not, those that look as if they named them.
+
+    Raises DataError if one is not there.
+    """
+    for option, name in asked.options.items():
+        if (times := columns.count(key(name))) != 1:
+            has = ", ".join(map(display, dict.fromkeys(columns))) or "nothing"
+            what = f"{times} columns {display(name)!r}: keep one" if times else f"no column {display(name)!r}"
+            raise DataError(f"{option} {display(name)}: DATA {shown!r} has {what}; it has {has}.")
+    suggested = [name for name in dict.fromkeys(columns) if asked.group is None and suggests_groups(name)]
+    return list(dict.fromkeys([*asked.names, *suggested]))
+
+
+def key(column: str) -> str:
+    """The name by which `Source.columns` has a column."""
+    return column.strip().lower()
 
 
 def not_read(column: str, use: str = "") -> str:
@@ -93,17 +124,13 @@ def with_groups(source: Source, column: str | None = None, pattern: str | None =
     return replace(source, grouping=grouping, notes=(*source.notes, *notes))
 
 
-def _key(column: str) -> str:
-    return column.strip().lower()
-
-
 def _by_column(source: Source, column: str) -> Sequence[str | None]:
-    if _key(column) not in source.columns:
+    if key(column) not in source.columns:
         raise DataError(
             f"--group {display(column)}: DATA {display(source.given)!r} ({source.kind}) is no table and has no columns."
             r" If the paths of its images tell the groups, --group-pattern reads them: --group-pattern 'patient_(\d+)'."
         )
-    return [name or None for name in source.columns[_key(column)]]
+    return [name or None for name in source.columns[key(column)]]
 
 
 def _by_pattern(source: Source, pattern: str) -> list[str]:

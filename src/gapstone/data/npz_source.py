@@ -10,30 +10,30 @@ from numpy.typing import NDArray
 
 from gapstone.console.formatting import display
 from gapstone.data.array_source import FoundArrays, find_arrays, open_arrays
-from gapstone.data.groups import group_columns
+from gapstone.data.groups import NOTHING_ASKED, AskedColumns, kept_columns
 from gapstone.data.memory_limits import check_unpacked
 from gapstone.data.sources import DataError, Source
 from gapstone.storage.paths import open_input
 
 
-def open_npz(given: str, path: Path, group: str | None = None, multi_label: bool = False) -> Source:
+def open_npz(given: str, path: Path, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False) -> Source:
     """Open an .npz file with `images`, `labels` and, optionally, `classes` and `split`; nothing is unpickled.
 
     `gapstone.data.array_source` says which other names the arrays may have, and what they may hold.
     """
-    arrays, found = _arrays(display(given), path, group)
-    return open_arrays(given, "npz", arrays, found, group, multi_label)
+    arrays, found = _arrays(display(given), path, asked)
+    return open_arrays(given, "npz", arrays, found, asked, multi_label)
 
 
-def _arrays(shown: str, path: Path, group: str | None) -> tuple[dict[str, NDArray[np.generic]], FoundArrays]:
+def _arrays(shown: str, path: Path, asked: AskedColumns) -> tuple[dict[str, NDArray[np.generic]], FoundArrays]:
     what = f"DATA {shown!r}"
     with open_input(what, path) as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = {m.filename.removesuffix(".npy"): m for m in archive.infolist()}
                 found = find_arrays(what, list(members))
-                grouped = group_columns(shown, [name.lower() for name in members], group)
-                members = {name: m for name, m in members.items() if name in found.names or name.lower() in grouped}
+                kept = kept_columns(shown, [name.lower() for name in members], asked)
+                members = {name: m for name, m in members.items() if name in found.names or name.lower() in kept}
                 size = os.fstat(file.fileno()).st_size
                 check_unpacked(what, size, sum(member.file_size for member in members.values()))
                 for name, member in members.items():  # all of them, before any array is read

@@ -20,8 +20,9 @@ from gapstone.data import (
     webdataset_source,
 )
 from gapstone.data.file_names import similar_names
-from gapstone.data.groups import check_options, with_groups
+from gapstone.data.groups import AskedColumns, check_options, with_groups
 from gapstone.data.python_objects import described, form_of, splits_of
+from gapstone.data.sample_weights import with_weights
 from gapstone.data.shard_files import holds_shards
 from gapstone.data.sources import FORMS, DataError, Source, few
 
@@ -33,6 +34,7 @@ def open_source(
     multi_label: bool = False,
     start_progress: Callable[[str], Callable[[int, int], None]] = lambda what: lambda done, total: None,
     augmented: object = None,
+    sample_weight: str | None = None,
 ) -> Source:
     """Recognise the form of DATA, and list its classes and images; `Source.kind` is the form.
 
@@ -52,6 +54,8 @@ def open_source(
         start_progress: called with what is done, for a Dataset, whose items are read here; returns `progress`.
         augmented: of a Dataset, the same one with random transforms (of several, that of train); training draws from
             it.
+        sample_weight: the column of a table (or the array of an .npz file) that says how much an image counts in
+            training.
 
     Raises:
         DataError: DATA cannot be used; the message names the forms if DATA has none of them.
@@ -59,20 +63,21 @@ def open_source(
     """
     check_options(group, group_pattern)
     given, form = described(data), form_of(data)
+    asked = AskedColumns(group, sample_weight)
     if augmented is not None and form != "dataset":
         raise DataError(f"augmented= goes with a Dataset as data, whose images it has, and data is {display(given)!r}.")
     if form == "path":
-        source = _open(given, group, multi_label)
+        source = _open(given, asked, multi_label)
     elif form == "dataset":
         progress = start_progress("Reading the Dataset")
         source = dataset_source.open_dataset(given, data, multi_label, progress, augmented)
     elif form == "arrow":
-        source = arrow_source.open_hf_dataset(given, data, group, multi_label)
+        source = arrow_source.open_hf_dataset(given, data, asked, multi_label)
     elif form == "frame":
-        source = frame_source.open_frame(given, data, group, multi_label)
+        source = frame_source.open_frame(given, data, asked, multi_label)
     else:
-        source = array_source.open_objects(given, _named_arrays(data), group, multi_label)
-    source = with_groups(source, group, group_pattern)
+        source = array_source.open_objects(given, _named_arrays(data), asked, multi_label)
+    source = with_groups(with_weights(source, sample_weight), group, group_pattern)
     similar = [" and ".join(repr(name) for name in group) for group in similar_names(source.classes)]
     if not similar:
         return source
@@ -83,7 +88,7 @@ def open_source(
     return replace(source, notes=(*source.notes, note))
 
 
-def _open(given: str, group: str | None, multi_label: bool) -> Source:
+def _open(given: str, asked: AskedColumns, multi_label: bool) -> Source:
     if not given.strip():
         raise DataError(
             f"DATA {given!r} is empty: an empty path would be the working folder; write . to mean it.\n{FORMS}"
@@ -108,24 +113,24 @@ def _open(given: str, group: str | None, multi_label: bool) -> Source:
                 _refuse_several(given, "idx", multi_label)
                 return idx_files.open_idx(given, path)
             if holds_shards(path, webdataset_source.ENDING):
-                return webdataset_source.open_webdataset(given, path, group, multi_label)
+                return webdataset_source.open_webdataset(given, path, asked, multi_label)
             if arrow_source.holds_saved_dataset(path):
-                return arrow_source.open_saved_dataset(given, path, group, multi_label)
+                return arrow_source.open_saved_dataset(given, path, asked, multi_label)
             if holds_shards(path, arrow_source.PARQUET):
-                return arrow_source.open_parquet(given, path, group, multi_label)
+                return arrow_source.open_parquet(given, path, asked, multi_label)
             if (table := metadata_table.find_table(given, path)) is not None:
-                return table_sources.open_table(table, group, multi_label)
+                return table_sources.open_table(table, asked, multi_label)
             return class_folders.open_folder(given, path, multi_label)
         except PermissionError as e:
             raise DataError(f"DATA {display(given)!r}: no permission to read {display(str(e.filename))}") from e
     if path.suffix.lower() in (".csv", ".tsv"):
-        return table_sources.open_csv(given, path, group, multi_label)
+        return table_sources.open_csv(given, path, asked, multi_label)
     if path.suffix.lower() == ".npz":
-        return npz_source.open_npz(given, path, group, multi_label)
+        return npz_source.open_npz(given, path, asked, multi_label)
     if path.suffix.lower() == arrow_source.PARQUET:
-        return arrow_source.open_parquet(given, path, group, multi_label)
+        return arrow_source.open_parquet(given, path, asked, multi_label)
     if path.suffix.lower() == ".tar":
-        return webdataset_source.open_webdataset(given, path, group, multi_label)
+        return webdataset_source.open_webdataset(given, path, asked, multi_label)
     raise DataError(
         f"DATA {display(given)!r} is a file that is none of .csv, .npz, .parquet and .tar.{_hint(path)}\n{FORMS}"
     )

@@ -3,6 +3,8 @@
 It reports which files are no images and why, and which images occur twice, under two labels, or in two splits.
 """
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -288,3 +290,12 @@ def _groups(
         if g in near:
             members[g].append(i)
     return exact, sorted(members.values()), group
+
+
+def content_digest(source: Source, scan: Scan, used: NDArray[np.intp]) -> str:
+    """Sixteen hex digits of a hash of the content and label of every image used."""
+    digest = hashlib.sha256(json.dumps(source.classes).encode())
+    for i in used:
+        item = source.items[i]
+        digest.update(json.dumps([item.name, source.hashed_label(i), scan.facts[i].sha256]).encode())
+    return digest.hexdigest()[:16]

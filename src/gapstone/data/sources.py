@@ -161,6 +161,8 @@ class Source:
     """Sentences to be told before the work: what shows several labels; groups that the images seem to have."""
     drawn: DrawsImages | None = field(default=None, repr=False)
     """Draws the training images anew in each epoch, by random transforms of the user's own."""
+    weights: NDArray[np.float64] | None = field(default=None, repr=False)
+    """How much each item counts in training; None: all the same."""
 
     def __post_init__(self) -> None:
         """Check what holds for every form of DATA. Raises DataError."""

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from gapstone.console.formatting import display
 from gapstone.data.groups import not_read
 from gapstone.data.read_table import Rows
+from gapstone.data.sample_weights import USUAL
 from gapstone.data.sources import DataError
 from gapstone.data.split_names import split_name
 
@@ -107,5 +108,7 @@ def check_columns(
             use = ""
             if name in OTHER_WORDS["split"][0] and "split" not in columns:
                 use = "; named split, it would say which images train, validate and test"
+            if name in USUAL:
+                use = f"; --sample-weight {display(name)} would let images count by it in training"
             notes.append(not_read(name, use))
     return notes

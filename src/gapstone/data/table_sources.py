@@ -10,7 +10,7 @@ import numpy as np
 
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.file_names import composed, spellings
-from gapstone.data.groups import group_columns
+from gapstone.data.groups import NOTHING_ASKED, AskedColumns, kept_columns
 from gapstone.data.label_forms import FoundLabels, cell_labels, indicator_labels
 from gapstone.data.read_table import Rows, below_header, read_rows
 from gapstone.data.sources import DataError, Item, Kind, Source, SplitName, other_spellings, unique
@@ -55,9 +55,9 @@ class Table:
         return f"{self.what}, {self.place.format(row)}"
 
 
-def open_csv(given: str, path: Path, group: str | None = None, multi_label: bool = False) -> Source:
+def open_csv(given: str, path: Path, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False) -> Source:
     """Open a CSV file with the columns `path,label[,split]`; `read_rows` says which encodings it may have."""
-    return open_table(read_csv(given, path), group, multi_label)
+    return open_table(read_csv(given, path), asked, multi_label)
 
 
 def read_csv(given: str, path: Path) -> Table:
@@ -70,18 +70,18 @@ def read_csv(given: str, path: Path) -> Table:
     return Table(given, "csv", header, body, path.parent, "the folder of the CSV file", notes=tuple(notes))
 
 
-def open_table(table: Table, group: str | None = None, multi_label: bool = False) -> Source:
+def open_table(table: Table, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False) -> Source:
     """The source of a table with the columns `path,label[,split]`, or the usual other words for them.
 
-    A column of 0 and 1 for each class may take the place of `label`. `Source.columns` has the column `group`, and those
-    that look like groups.
+    A column of 0 and 1 for each class may take the place of `label`. `Source.columns` has the columns that are `asked`
+    for, and those that look like groups.
     """
     what = table.what
-    kept = group_columns(display(table.given), [name.lower() for name in table.header], group)
-    columns, named = canonical(table.what, table.header, table.body, kept if group is not None else ())
+    kept = kept_columns(display(table.given), [name.lower() for name in table.header], asked)
+    columns, named = canonical(table.what, table.header, table.body, asked.names)
     found = None
     if "path" in columns and "label" not in columns:
-        others = {"path", "split", *(kept if group is not None else ())}
+        others = {"path", "split", *asked.names}
         header = [name if columns[k] not in others else columns[k] for k, name in enumerate(table.header)]
         found = indicator_labels(what, header, table.body, others, multi_label, table.place)
     indicators = [name.lower() for name in (found.order or ())] if found is not None else []
@@ -99,7 +99,7 @@ def open_table(table: Table, group: str | None = None, multi_label: bool = False
     paths, path_notes = _paths(table, cells_of["path"])
     used = list(range(len(lines)))
     if found.why is not None:
-        same = {"split": splits} | ({name: cells_of[name] for name in kept} if group is not None else {})
+        same = {"split": splits} | {name: cells_of[name] for name in asked.names if name in cells_of}
         found, used = _joined(table, found, lines, paths, same)
     classes, sets, label_notes = found.numbered()
     names = unique([paths[row] for row in used])

@@ -17,7 +17,7 @@ import numpy as np
 from gapstone.console.formatting import count_noun, display
 from gapstone.data.array_source import label_arrays
 from gapstone.data.file_names import composed
-from gapstone.data.groups import group_columns
+from gapstone.data.groups import NOTHING_ASKED, AskedColumns, kept_columns
 from gapstone.data.label_forms import SEPARATOR, FoundLabels, cell_labels
 from gapstone.data.shard_files import place_of, shard_files, shard_splits
 from gapstone.data.sources import DataError, Item, Source, SplitName, few, unique
@@ -55,10 +55,10 @@ class _Sample:
         return next((self.fields[name] for name in _LABELS if self.fields.get(name) is not None), None)
 
 
-def open_webdataset(given: str, path: Path, group: str | None = None, multi_label: bool = False) -> Source:
+def open_webdataset(given: str, path: Path, asked: AskedColumns = NOTHING_ASKED, multi_label: bool = False) -> Source:
     """Open one shard or a folder of shards.
 
-    `Source.columns` has the field `group` of the .json files, and those that look like groups.
+    `Source.columns` has the fields of the .json files that are `asked` for, and those that look like groups.
     """
     what = f"DATA {display(given)!r}"
     shards = shard_files(path, ENDING)
@@ -88,7 +88,7 @@ def open_webdataset(given: str, path: Path, group: str | None = None, multi_labe
         items,
         (*notes, *label_notes),
         encoded=[place for _, place in pictures],
-        columns=_columns(given, labelled, group),
+        columns=_columns(given, labelled, asked),
         multi_label=found.why is not None,
         hints=(*found.told(), *found.hints),
     )
@@ -181,14 +181,16 @@ def _class_names(path: Path) -> list[str]:
     return []
 
 
-def _columns(given: str, samples: Sequence[_Sample], group: str | None) -> dict[str, list[str]]:
+def _columns(given: str, samples: Sequence[_Sample], asked: AskedColumns) -> dict[str, list[str]]:
     fields = list(dict.fromkeys(str(name) for sample in samples for name in sample.fields))
-    grouped = group_columns(display(given), [name.lower() for name in fields], group)
+    kept = kept_columns(display(given), [name.lower() for name in fields], asked)
     return {
-        name.lower(): [composed(str(sample.fields.get(name, "") or "").strip()) for sample in samples]
-        for name in fields
-        if name.lower() in grouped
+        name.lower(): [_cell(sample.fields.get(name)) for sample in samples] for name in fields if name.lower() in kept
     }
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else composed(str(value).strip())
 
 
 def _shown(samples: Sequence[_Sample]) -> str:

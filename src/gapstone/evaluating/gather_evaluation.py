@@ -16,7 +16,7 @@ from gapstone.comparing.gather_results import machine, versions
 from gapstone.comparing.predictor import STILL
 from gapstone.comparing.tested_groups import groups_said
 from gapstone.comparing.tested_values import CONFIDENCE
-from gapstone.data.scan import Scan
+from gapstone.data.scan import Scan, content_digest
 from gapstone.data.sources import Source
 from gapstone.evaluating.evaluate_request import EvaluateRequest
 from gapstone.evaluating.evaluated_model import EvaluatedModel, Robustness
@@ -40,7 +40,6 @@ from gapstone.runtime.timing import ratio, spread, take_turns
 from gapstone.statistics.labels import Labels, all_right, class_counts, is_multi_label
 from gapstone.statistics.metrics import MULTI_LABEL, Metric, agreement, choose_for, shown_metrics
 from gapstone.statistics.one_seed import compare_models
-from gapstone.training.training_data import content_digest
 
 SCHEMA = 1
 MOST_WORST = 12

@@ -162,13 +162,14 @@ def _train_whole(work: _Work) -> _Trained:
     """Train backbone and head."""
     trial, store, precision = work.trial(), work.data.store, work.request.choices.precision
     with work.bars.during("Measuring how long a step takes"):
-        pace = measure_pace(trial.build, store, trial.train, trial.settings, precision)
+        pace = measure_pace(trial.build, store, trial.train, trial.settings, precision, trial.drawn)
     settings = replace(trial.settings, precision=pace.precision)
     passes = (settings.epochs * len(rows) for rows in (trial.train, trial.validation))
     estimate, epochs = duration(pace.seconds(settings, *passes)), count_noun(settings.epochs, "epoch")
     work.bars.log(f"{trial.head} on {trial.backbone}, {pace.precision}, up to {epochs}: about {estimate}.")
     model = trial.build()
-    history = train(model, store, trial.train, trial.validation, settings, trial.seed, work.after_epoch(trial))
+    rows, draws = (trial.train, trial.validation), (trial.drawn, trial.image_weights)
+    history = train(model, store, *rows, settings, trial.seed, work.after_epoch(trial), *draws)
     logits = predict(model, store, trial.test, settings.precision, settings.batch_size)
     trained = count_noun(len(history.train_loss), "epoch")
     return _Trained(

@@ -30,6 +30,7 @@ def compare(
     metric: str | Function | None = None,
     groups: str | None = None,
     group_pattern: str | None = None,
+    sample_weight: str | None = None,
     multi_label: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
@@ -97,6 +98,8 @@ def compare(
             probabilities (n, K). None: accuracy, and balanced accuracy of very unequal classes.
         groups: the column that says which images belong together, such as those of one patient.
         group_pattern: a regular expression that finds the same in the images' paths.
+        sample_weight: the column (or array) that says how much an image counts in training: of weight 2 it is drawn
+            twice as often as of 1, of 0 never. Validation and test images count the same.
         multi_label: an image may have several labels, also where nothing in `data` shows it.
         out: the folder of the results; None: `runs/compare-NAME`.
         progress: show bars and lines about the work; errors are raised in any case.
@@ -156,7 +159,7 @@ def compare(
             given, name, pretrained, from_scratch, as_typed(size, "x"), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
             group_pattern, multi_label, as_typed(split, "/"),
-            patience, augmented,
+            patience, augmented, sample_weight,
         )  # fmt: skip
         request = CompareRequest(
             options, specs, seeds, folds, baseline, metric, workers, given_path(boxes), given_path(weights), freeze,

@@ -88,6 +88,16 @@ class Comparison(ResultsObject[HeadResult]):
         return Entries(found, "trial")
 
     @property
+    def _folder(self) -> Path:
+        """The folder of the results. Raises ValueError where another comparison was written into it since."""
+        if read_results(self.out) != self.results:
+            raise ValueError(
+                f"{display(self.out)} holds another comparison by now, made after this one: gs.Comparison.open("
+                f"{str(self.out)!r}) reads it. To keep both, give each an out of its own."
+            )
+        return self.out
+
+    @property
     def _entries(self) -> Entries[HeadResult]:
         return self.heads
 
@@ -113,7 +123,9 @@ class Comparison(ResultsObject[HeadResult]):
         """
         from gapstone.library.prediction_frame import prediction_frame
 
-        return prediction_frame(self.out / "predictions.npz", None if head is None else self[head].name, probabilities)
+        return prediction_frame(
+            self._folder / "predictions.npz", None if head is None else self[head].name, probabilities
+        )
 
     def table(self, form: TableForm = "markdown") -> str:
         """The heads as a table for a paper or a page.
@@ -209,7 +221,7 @@ class Comparison(ResultsObject[HeadResult]):
         """
         from gapstone.library.figures import map_figure
 
-        return map_figure(self.out, self.results, images)
+        return map_figure(self._folder, self.results, images)
 
     def report(self, show: bool = False) -> Path:
         """The report: one HTML file.
@@ -224,7 +236,7 @@ class Comparison(ResultsObject[HeadResult]):
         Returns:
             Its path. A page that is not there any more is written again.
         """
-        path = self.out / "report.html"
+        path = self._folder / "report.html"
         if not path.exists():
             report_page.write(self.out)
         if show:
@@ -273,7 +285,7 @@ class Comparison(ResultsObject[HeadResult]):
                 f"no model {wanted} was kept in {display(self.out)}; kept: {have}. gs.compare with the same arguments "
                 f'and keep="all" keeps those of all trials; what is trained already is not trained again.'
             )
-        return load(self.out / found[0]["file"], backbone=backbone, head=own_head)
+        return load(self._folder / found[0]["file"], backbone=backbone, head=own_head)
 
     def __repr__(self) -> str:
         rows = [self._row(head) for head in self.heads]

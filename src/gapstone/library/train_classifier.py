@@ -25,6 +25,7 @@ def train(
     seed: int = 0,
     groups: str | None = None,
     group_pattern: str | None = None,
+    sample_weight: str | None = None,
     multi_label: bool = False,
     out: str | Path | None = None,
     report: str | Path | None = None,
@@ -72,6 +73,8 @@ def train(
         seed: of weights, batches and augmentation.
         groups: the column that says which images belong together, such as those of one patient.
         group_pattern: a regular expression that finds the same in the images' paths.
+        sample_weight: the column (or array) that says how much an image counts in training: of weight 2 it is drawn
+            twice as often as of 1, of 0 never. Validation and test images count the same.
         multi_label: an image may have several labels, also where nothing in `data` shows it.
         out: the model's file; None: it is not written.
         report: a folder for a page about the test images, which `gs.Evaluation.open` opens, too.
@@ -117,6 +120,7 @@ def train(
             given, name, pretrained, from_scratch, as_typed(size, "x"), limit, epochs, batch_size, optimizer,
             learning_rate, weight_decay, augment, precision, device, balance, duplicates, duplicate_threshold, groups,
             group_pattern, multi_label, as_typed(split, "/"), patience, augmented,
+            sample_weight,
         )  # fmt: skip
         request = CompareRequest(
             options, (spec,), 1, weights=given_path(weights), freeze=freeze, finetune=finetune, quick=True,

@@ -65,6 +65,33 @@ def balance_weights(balance: Balance, labels: Labels, classes: int) -> Tensor | 
     return None if balance == "none" else class_weights(labels, classes)
 
 
-def epoch_rows(rows: Rows, labels: NDArray[Any], balance: Balance, random: np.random.Generator) -> Rows:
-    """The images of an epoch: all `rows`, or as many with classes drawn evenly; `labels` are those of all images."""
+def epoch_rows(
+    rows: Rows,
+    labels: NDArray[Any],
+    balance: Balance,
+    random: np.random.Generator,
+    weights: NDArray[np.float64] | None = None,
+) -> Rows:
+    """The images of an epoch: all `rows`, or as many with classes drawn evenly, or by `weights`.
+
+    `labels` and `weights` are those of all images.
+    """
+    if weights is not None:
+        return drawn_by_weight(rows, weights[rows], random)
     return drawn_evenly(rows, labels[rows], random) if balance == "sampler" else rows
+
+
+def drawn_by_weight(rows: Rows, weights: NDArray[np.float64], random: np.random.Generator) -> Rows:
+    """As many rows as are given, each as often as its weight says; `weights` are those of `rows`.
+
+        >>> drawn_by_weight(np.array([4, 5, 6, 7]), np.array([2.0, 0.0, 1.0, 1.0]), np.random.default_rng(0))
+        array([4, 4, 6, 7])
+
+    How often an image is drawn differs by less than one from its share: a fraction of one is drawn in so many epochs.
+    (Independent draws leave out a third of the images of usual weight.)
+    """
+    order = random.permutation(len(rows))
+    ends = np.cumsum(weights[order])
+    places = (np.arange(len(rows)) + random.random()) * (ends[-1] / len(rows))
+    places = np.minimum(places, np.nextafter(ends[-1], 0))  # rounding must not reach behind the last weight
+    return np.sort(rows[order[np.searchsorted(ends, places, side="right")]])

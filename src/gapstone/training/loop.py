@@ -89,6 +89,7 @@ def train(
     seed: int = 0,
     after_epoch: Callable[[int, History], None] | None = None,
     drawn: DrawnRows | None = None,
+    image_weights: NDArray[np.float64] | None = None,
 ) -> History:
     """Train `model` in place, on its own device; it ends in eval mode with the weights of its best epoch.
 
@@ -98,7 +99,8 @@ def train(
     highest validation accuracy; at a tie, the one with the lower loss; of several labels per image, with the lowest
     loss; without validation images, the last.
 
-    `after_epoch` is called with (epoch, history); `drawn` draws the training images by transforms of the user's own.
+    `after_epoch` is called with (epoch, history); `drawn` draws the training images by transforms of the user's own,
+    and an epoch has each as often as its `image_weights` say, which are those of all images.
 
     Raises:
         TrainingError: the loss or a logit is NaN or infinite.
@@ -121,7 +123,7 @@ def train(
     train_epoch = epoch_trainer(
         model,
         len(rows),
-        lambda epoch: batches(model, pictures, rows, settings, seed, epoch, drawn),
+        lambda epoch: batches(model, pictures, rows, settings, seed, epoch, drawn, image_weights),
         backward,
         settings,
     )
@@ -225,12 +227,14 @@ def batches(
     seed: int,
     epoch: int,
     drawn: DrawnRows | None = None,
+    image_weights: NDArray[np.float64] | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield one epoch of (images (N, C, H, W) normalised, labels), shuffled and augmented by (seed, epoch)."""
     device = next(model.parameters()).device
     random = np.random.default_rng((seed, epoch))
     size = model.preprocessing.size
-    parts = list(shuffled(epoch_rows(rows, pictures.labels, settings.balance, random), settings.batch_size, random))
+    of_epoch = epoch_rows(rows, pictures.labels, settings.balance, random, image_weights)
+    parts = list(shuffled(of_epoch, settings.batch_size, random))
     if drawn is None:
         arrays: Iterator[NDArray[np.uint8]] = (
             settings.augment(pictures.images[batch], size, random) for batch in parts

@@ -46,6 +46,8 @@ class TrainOptions:
     """Epochs without a better validation accuracy after which the training of a whole network ends."""
     augmented: Any = None
     """A Dataset with random transforms, which training draws from (`open_source`)."""
+    sample_weight: str | None = None
+    """The column that says how much an image counts in training."""
 
     def __post_init__(self) -> None:
         at_least(1, epochs=self.epochs, patience=self.patience)
@@ -60,5 +62,10 @@ class TrainOptions:
                 raise ValueError(f"--{name} {getattr(self, name)}: must be {' or '.join(allowed)}.")
         check_threshold(self.duplicate_threshold)
         check_options(self.group, self.group_pattern)
+        if self.sample_weight is not None and self.balance != "none":
+            raise ValueError(
+                f"--sample-weight {self.sample_weight} and --balance {self.balance} both say what images count for: "
+                f"give one of them."
+            )
         if self.split is not None:
             parse_shares(self.split)

@@ -1,7 +1,5 @@
 """From DATA to training data: checks, splits and decodes the images; chooses network, image size and settings."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -9,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gapstone import nets
 from gapstone.console.formatting import count_noun, display, format_size
@@ -16,7 +15,8 @@ from gapstone.console.options import at_least as at_least
 from gapstone.data.choose_size import choose_size
 from gapstone.data.decoded_store import Store, build, moments
 from gapstone.data.open_source import open_source
-from gapstone.data.scan import Scan, scan
+from gapstone.data.sample_weights import describe_weights
+from gapstone.data.scan import Scan, content_digest, scan
 from gapstone.data.seen_images import seen_images, without_seen
 from gapstone.data.sources import Source
 from gapstone.data.split import DataSplit, folds, split, together
@@ -88,6 +88,11 @@ class TrainingPlan:
         """Draws the training images by random transforms of the user's own."""
         return None if self.source.drawn is None else DrawnRows(self.source.drawn, self.used)
 
+    @property
+    def weights(self) -> NDArray[np.float64] | None:
+        """How much each row of the store counts in training; None: all the same."""
+        return None if self.source.weights is None else self.source.weights[self.used]
+
     def trained_on(self, *rows: Rows) -> TrainedOn:
         """The images that a model has been trained on once it was trained on these rows of the store."""
         return self.trained_before.union(self.scan.content_hashes()[self.used[np.concatenate(rows)]])
@@ -142,7 +147,13 @@ def plan_training(
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
     source = open_source(
-        options.data, options.group, options.group_pattern, options.multi_label, start_progress, options.augmented
+        options.data,
+        options.group,
+        options.group_pattern,
+        options.multi_label,
+        start_progress,
+        options.augmented,
+        options.sample_weight,
     )
     if source.multi_label:
         check_balance(options.balance)
@@ -170,6 +181,8 @@ def plan_training(
     if note := cropping_note(preprocessing, scanned.size_counts()):
         log(note)
     log(splits[0].described)
+    if source.weights is not None:
+        log(describe_weights(source, [used[parts.train] for parts in splits], options.sample_weight or ""))
     if source.grouping is not None:
         log(f"{source.grouping.described}; each is on one side of the split.")
     # a model whose weights are used keeps the intensity ranges that it was trained with
@@ -377,12 +390,3 @@ def pick_device(name: str) -> str:
 def _in_store_rows(parts: DataSplit, used: Rows) -> DataSplit:
     train, validation, test = (np.searchsorted(used, part) for part in (parts.train, parts.validation, parts.test))
     return replace(parts, train=train, validation=validation, test=test)
-
-
-def content_digest(source: Source, scan: Scan, used: Rows) -> str:
-    """Sixteen hex digits of a hash of the content and label of every image used."""
-    digest = hashlib.sha256(json.dumps(source.classes).encode())
-    for i in used:
-        item = source.items[i]
-        digest.update(json.dumps([item.name, source.hashed_label(i), scan.facts[i].sha256]).encode())
-    return digest.hexdigest()[:16]

@@ -146,15 +146,7 @@ def plan_training(
     reads = [parse(head).reads for head in heads]
     _check_names(options, weights, mode, reads)
     device = pick_device(options.device)
-    source = open_source(
-        options.data,
-        options.group,
-        options.group_pattern,
-        options.multi_label,
-        start_progress,
-        options.augmented,
-        options.sample_weight,
-    )
+    source = _open(options, start_progress)
     if source.multi_label:
         check_balance(options.balance)
         for head in () if replaceable else heads:
@@ -211,6 +203,11 @@ def plan_training(
         from_model_file=trained_with is not None,
         trained_before=net.trained_before,
     )
+
+
+def _open(options: TrainOptions, start_progress: StartProgress) -> Source:
+    named = options.group, options.group_pattern, options.multi_label
+    return open_source(options.data, *named, start_progress, options.augmented, options.sample_weight)
 
 
 def _splits(

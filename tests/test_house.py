@@ -173,7 +173,7 @@ CEILINGS = {
     "data": 5400,
     "loops": 6150,
     "huge_images": 760,
-    "any_size": 620,
+    "any_size": 700,
     "streaming": 830,
     "images": 2080,
     "pools": 600,

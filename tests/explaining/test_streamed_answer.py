@@ -9,6 +9,7 @@ from PIL import Image
 from rich.console import Console
 
 import gapstone as gs
+from gapstone.any_size import plan_bands, stream_checkpoint
 from gapstone.explaining import map_pass, streamed_answer
 from gapstone.explaining.draw_maps import row_boxes
 from gapstone.explaining.explain_files import explain_files
@@ -16,6 +17,7 @@ from gapstone.explaining.explain_request import ExplainRequest
 from gapstone.images.load import load
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.maps.map_files import load_npz
+from tests.any_size.test_stream_checkpoint import Stopped, stopped_after
 from tests.command_line import gapstone
 from tests.schemas import check
 
@@ -141,6 +143,38 @@ def test_explain_streams_and_draws_them_small(monkeypatch, pictures, model, tmp_
         monkeypatch.undo()
         for module in (streamed_answer, map_pass):
             monkeypatch.setattr(module, "LARGEST", 64)
+
+
+def test_explain_goes_on_within_a_picture_that_it_was_stopped_in(monkeypatch, pictures, model, tmp_path):
+    path = model.save(tmp_path / "m.safetensors")
+    for module in (streamed_answer, map_pass):
+        monkeypatch.setattr(module, "LARGEST", 64)
+    monkeypatch.setattr(plan_bands, "PIXELS", 1024)
+    monkeypatch.setattr(stream_checkpoint, "EVERY", 0)
+    monkeypatch.setattr(stream_checkpoint, "SHARE", 1e9)
+    with monkeypatch.context() as context:
+        every = stopped_after(None, context)
+        _, expected = explained(path, [pictures / "a.tif"], tmp_path / "whole")
+    with monkeypatch.context() as context:
+        stopped_after(len(every) - 2, context)
+        with pytest.raises(Stopped):
+            explained(path, [pictures / "a.tif"], tmp_path / "out")
+    (left,) = (tmp_path / "out" / ".looked").glob("a-*.checkpoint")
+    with monkeypatch.context() as context:
+        again = stopped_after(None, context)
+        _, found = explained(path, [pictures / "a.tif"], tmp_path / "out")
+    assert len(again) < len(every) - 3
+    one, other = found["pictures"][0], expected["pictures"][0]
+    assert one["probability"] == other["probability"]
+    assert one["classes"] == other["classes"]
+    assert not left.exists()
+    left.write_bytes(b"of something else")
+    found["pictures"].clear()
+    (tmp_path / "out" / "explained.json").unlink()
+    for record in (tmp_path / "out" / ".looked").glob("*.json"):
+        record.unlink()
+    _, found = explained(path, [pictures / "a.tif"], tmp_path / "out")
+    assert found["pictures"][0]["probability"] == other["probability"]
 
 
 def test_boxes_of_the_image_are_drawn_on_it_small():

@@ -25,10 +25,12 @@ class GivenImage(ABC):
     size: tuple[int, int]
     thumbnail: Thumbnail | None = None
     """Made in the first pass; None: not to be looked at, as values that somebody else has normalised."""
+    making: Thumbnail | None = None
+    """That of the pass that is played."""
 
     @abstractmethod
-    def bands(self, rows: int) -> Iterator[Tensor]:
-        """(1, C, rows, W) from top to bottom, on the CPU; the last may have fewer."""
+    def bands(self, rows: int, start: int = 0) -> Iterator[Tensor]:
+        """(1, C, rows, W) from top to bottom, or from the row `start` on, on the CPU; the last may have fewer."""
 
     @abstractmethod
     def held(self, rows: int) -> int:
@@ -48,8 +50,8 @@ class NormalisedImage(GivenImage):
         self.channels, height, width = values.shape[1:]
         self.size = height, width
 
-    def bands(self, rows: int) -> Iterator[Tensor]:
-        for top in range(0, self.size[0], rows):
+    def bands(self, rows: int, start: int = 0) -> Iterator[Tensor]:
+        for top in range(start, self.size[0], rows):
             yield self.values[:, :, top : top + rows]
 
     def held(self, rows: int) -> int:
@@ -64,12 +66,14 @@ class PixelImage(GivenImage, ABC):
         self.channels = preprocessing.channels
 
     @abstractmethod
-    def pixels(self, rows: int) -> Iterator[NDArray[np.generic]]:
-        """(rows, W, C) from top to bottom."""
+    def pixels(self, rows: int, start: int) -> Iterator[NDArray[np.generic]]:
+        """(rows, W, C) from top to bottom, from the row `start` on."""
 
-    def bands(self, rows: int) -> Iterator[Tensor]:
-        thumbnail = Thumbnail(self.size, self.channels)
-        for values in self.pixels(rows):
+    def bands(self, rows: int, start: int = 0) -> Iterator[Tensor]:
+        thumbnail = self.making
+        if thumbnail is None or not start:
+            thumbnail = self.making = Thumbnail(self.size, self.channels)
+        for values in self.pixels(rows, start):
             shown = self._on_range(values)
             thumbnail.add(shown)
             yield self.preprocessing.normalise(torch.from_numpy(np.require(shown, requirements=["C", "W"]))[None])
@@ -95,8 +99,8 @@ class ArrayImage(PixelImage):
         super().__init__(preprocessing, (array.shape[0], array.shape[1]), "the array")
         self.array = array
 
-    def pixels(self, rows: int) -> Iterator[NDArray[np.generic]]:
-        for top in range(0, self.size[0], rows):
+    def pixels(self, rows: int, start: int) -> Iterator[NDArray[np.generic]]:
+        for top in range(start, self.size[0], rows):
             yield np.asarray(self.array[top : top + rows])
 
     def held(self, rows: int) -> int:
@@ -119,8 +123,8 @@ class FileImage(PixelImage):
             )
         return self.image.levels[self.level]
 
-    def pixels(self, rows: int) -> Iterator[NDArray[np.generic]]:
-        for band in self.image.bands(rows, self.level):
+    def pixels(self, rows: int, start: int) -> Iterator[NDArray[np.generic]]:
+        for band in self.image.bands(rows, self.level, start):
             yield band.pixels
 
     def held(self, rows: int) -> int:

@@ -11,6 +11,7 @@ from gapstone.heads import Head
 from gapstone.maps.explain import explain, explain_head
 from gapstone.maps.explanation import Explanation
 from gapstone.maps.targets import Classes, select_classes
+from gapstone.streaming.row_buffer import State
 from gapstone.streaming.row_recorder import RowRecording
 from gapstone.tracing.locate_head import locate_head
 from gapstone.tracing.placement import Placement
@@ -49,6 +50,14 @@ class KeptMap:
     def bytes(self) -> int:
         """With what explaining it takes."""
         return 2 * self.facts.shape.numel() * self.facts.dtype.itemsize
+
+    def state(self) -> State:
+        """What a run that was stopped goes on from; `restore` takes it."""
+        return {"rows": None if self.map is None else self.map[:, :, : self.seen]}
+
+    def restore(self, state: State) -> None:
+        if state["rows"] is not None:
+            self.hear(state["rows"])
 
     def hear(self, rows: Tensor) -> None:
         if self.map is None:
@@ -92,6 +101,13 @@ class ProjectedMap:
         self.selected = None if self.later else select(asked if named else MapsAsked(), torch.zeros(1, classes))
         self.weights: Tensor | None = None
         self.maps: list[Tensor] = []
+
+    def state(self) -> State:
+        """As `KeptMap.state`."""
+        return {"maps": self.maps}
+
+    def restore(self, state: State) -> None:
+        self.maps = list(state["maps"])
 
     def choose(self, logits: Tensor) -> None:
         """Of the most probable classes, now that they are known."""

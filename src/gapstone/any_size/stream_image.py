@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +13,13 @@ from gapstone.any_size.kept_maps import KeptMap, MapsAsked, ProjectedMap, projec
 from gapstone.any_size.plan_bands import BandPlan, plan_bands
 from gapstone.any_size.recorded_head import last_map, placement_of
 from gapstone.any_size.self_check import self_check
+from gapstone.any_size.stream_checkpoint import StreamCheckpoint, file_image, identity_of
 from gapstone.any_size.streamed import Streamed
 from gapstone.heads import Head
 from gapstone.models.classifier import Classifier
 from gapstone.runtime.eval_mode import eval_mode
 from gapstone.streaming.row_layout import StreamError
-from gapstone.streaming.row_pass import RowStream, play_bands
+from gapstone.streaming.row_pass import Heard, RowStream, play_bands
 from gapstone.streaming.row_recorder import RowRecording, record_rows
 from gapstone.tracing.tape import SplitError
 
@@ -36,6 +38,9 @@ class StreamOptions:
     memory: int
     maps: bool = True
     check: bool = True
+    checkpoint: Path | None = None
+    anew: bool = False
+    """A checkpoint of another run is no error."""
 
 
 def stream_image(
@@ -43,6 +48,7 @@ def stream_image(
 ) -> Streamed:
     """The logits and maps of one image. Raises: StreamError; what reading it raises."""
     start, device, asked = time.perf_counter(), _device(network), options.asked
+    whole = network
     network, recording, head = _recorded(network, image)
     slot = last_map(recording) if options.maps or head is not None else None
     no_maps = "its logits come from no one map" if options.maps and slot is None else None
@@ -56,13 +62,14 @@ def stream_image(
         stride = max(map(round, placement.stride)) if placement is not None and exact else UNKNOWN_STRIDE
         error = self_check(network, image.channels, image.size, stride, device)
     stream, passes = RowStream(recording, device), recording.passes + (kept is not None and kept.later)
+    checkpoint = None
+    if options.checkpoint is not None:
+        file = file_image(image)
+        identity = identity_of(whole, recording, file, asked, options.maps, plan.rows)
+        checkpoint = StreamCheckpoint(options.checkpoint, identity, file, stream, kept)
     report = announce(f"Streaming {image.size[0]:,}×{image.size[1]:,} px")
     with eval_mode(network):
-        for number in range(passes):
-            if isinstance(kept, ProjectedMap) and kept.later and stream.logits is not None:
-                kept.choose(stream.logits)
-            bands = _told(image, plan.rows, recording, device, (number, passes), report)
-            play_bands(stream, bands, {kept.slot: kept.hear} if kept is not None and number == passes - 1 else None)
+        _play(stream, image, plan.rows, passes, kept, checkpoint, options.anew, report)
     logits, explanation = stream.logits, None
     assert logits is not None
     if kept is not None and placement is not None:
@@ -78,6 +85,30 @@ def stream_image(
         logits, explanation, image.size, asked.labels, asked.multi_label, _end(recording), no_maps, passes, plan.rows,
         error, seconds, image.notes, None if small is None else small.pixels,
     )  # fmt: skip
+
+
+def _play(
+    stream: RowStream,
+    image: GivenImage,
+    rows: int,
+    passes: int,
+    kept: KeptMap | ProjectedMap | None,
+    checkpoint: StreamCheckpoint | None,
+    anew: bool,
+    report: Progress,
+) -> None:
+    """All passes, or those that a checkpoint leaves."""
+    first, begun = (0, None) if checkpoint is None else checkpoint.begun(anew)
+    for number in range(first, passes):
+        if isinstance(kept, ProjectedMap) and kept.later and stream.logits is not None:
+            kept.choose(stream.logits)
+        bands = _told(image, rows, stream, (number, passes), report, begun[0] if begun else 0)
+        heard: dict[int, Heard] = {kept.slot: kept.hear} if kept is not None and number == passes - 1 else {}
+        after = None if checkpoint is None else checkpoint.after_band(number)
+        play_bands(stream, bands, heard, begun, after)
+        begun = None
+    if checkpoint is not None:
+        checkpoint.end()
 
 
 def _end(recording: RowRecording) -> str | None:
@@ -141,13 +172,13 @@ def _planned(
 
 
 def _told(
-    image: GivenImage, rows: int, recording: RowRecording, device: torch.device, at: tuple[int, int], report: Progress
+    image: GivenImage, rows: int, stream: RowStream, at: tuple[int, int], report: Progress, start: int
 ) -> Iterator[Tensor]:
-    """Bands of one pass; `at`: its number, of how many."""
-    height, dtype = image.size[0], recording.slots[0].dtype
-    done = at[0] * height
-    for band in image.bands(rows):
-        yield band.to(device, dtype)
+    """Bands of one pass from the row `start` on; `at`: its number, of how many."""
+    height, dtype = image.size[0], stream.recording.slots[0].dtype
+    done = at[0] * height + start
+    for band in image.bands(rows, start):
+        yield band.to(stream.device, dtype)
         done += band.shape[2]
         report(done, height * at[1])
 

@@ -1,6 +1,9 @@
 """A small picture of an image of any size, made of its bands as they pass."""
 
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 SIDE = 1024
@@ -22,6 +25,13 @@ class Thumbnail:
         height, width = (-(-n // self.factor) for n in size)
         self._sums = np.zeros((height, width, channels), np.int64)
         self._row = 0
+
+    def state(self) -> dict[str, Any]:
+        """What a run that was stopped goes on from; `restore` takes it."""
+        return {"sums": torch.from_numpy(self._sums), "row": self._row}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._sums, self._row = state["sums"].numpy(), state["row"]
 
     def add(self, rows: NDArray[np.uint8]) -> None:
         """The next rows (h, W, C)."""

@@ -4,6 +4,7 @@ OUT/explained.json, OUT/index.html      written last, from the files below
 OUT/maps/NAME.npz, OUT/maps/NAME.png    per picture; NAME = its stem and a hash of its path
 OUT/.looked/KEY.json                    per batch of pictures: the results, and the hashes of the .npz files
 OUT/.looked/files.jsonl                 size, time and hash of input files: unchanged files are not read again
+OUT/.looked/NAME.checkpoint             of a picture that is streamed, how far it is; deleted when it is done
 OUT/.looked/drawn.jsonl                 per .png and thumbnail: a key of all it was made from, and its hash
 OUT/.thumbs/                            thumbnails for the page, named by picture and content
 """

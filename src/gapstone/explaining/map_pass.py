@@ -247,7 +247,8 @@ def _explain_and_write(
         file, small = (f"{unique_name(picture.path)}{end}" for end in (".npz", "-small.png"))
         try:
             if picture.large:
-                found = _streamed(model, query, picture.path, announce)
+                checkpoint = folder.records / f"{unique_name(picture.path)}.checkpoint"
+                found = _streamed(model, query, picture.path, checkpoint, announce)
                 predicted, evidences = _predicted(found.probabilities, model.multi_label), found.evidences
                 picture, row["small"] = replace(picture, notes=(*picture.notes, *found.notes)), f"maps/{small}"
                 folder.write_file(folder.maps / small, found.small)
@@ -301,11 +302,13 @@ def _explain(
         yield _predicted(probabilities[number], model.multi_label), evidences
 
 
-def _streamed(model: ImageModel, query: ClassQuery, path: Path, announce: Announce) -> StreamedPicture:
+def _streamed(
+    model: ImageModel, query: ClassQuery, path: Path, checkpoint: Path, announce: Announce
+) -> StreamedPicture:
     """Raises ValueError."""
     classes = range(len(model.labels)) if query.all_classes else query.classes
     top = None if classes is not None else min(query.top, len(model.labels))
-    found = stream_picture(model, path, classes, top, query.plain, query.memory, announce)
+    found = stream_picture(model, path, classes, top, query.plain, query.memory, checkpoint, announce)
     if query.classes is None:
         found.evidences.sort(key=lambda e: (-e.logit, e.index))
     return found

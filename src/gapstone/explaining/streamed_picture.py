@@ -40,9 +40,13 @@ def stream_picture(
     top: int | None,
     plain: bool,
     memory: int,
+    checkpoint: Path,
     announce: Callable[[str], Progress],
 ) -> StreamedPicture:
-    """Raises what `gs.stream` raises; ValueError where there are no maps."""
+    """A run that was stopped goes on from the file `checkpoint`.
+
+    Raises what `gs.stream` raises; ValueError where there are no maps.
+    """
     asked = MapsAsked(classes, top, model.labels, model.multi_label)
     with ExitStack() as stack:
         huge = open_large_tiff(path)
@@ -51,7 +55,8 @@ def stream_picture(
         else:
             pixels = load(path, ranges=model.preprocessing.ranges).pixels
             given = ArrayImage(pixels, model.preprocessing)
-        streamed = stream_image(model.model, given, StreamOptions(asked, memory=memory), announce)
+        kept = checkpoint if huge is not None else None
+        streamed = stream_image(model.model, given, StreamOptions(asked, memory, checkpoint=kept, anew=True), announce)
     if streamed.explanation is None:
         raise ValueError(streamed.no_maps)
     evidences = streamed.explanation.shown(plain).evidence(0, streamed.size)

@@ -7,7 +7,7 @@ be decoded is never a black square: its pixels get the background's value, count
 import threading
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,8 +137,8 @@ class HugeImage(ABC):
         level = max((n for n, size in enumerate(sizes) if size <= micrometres * 1.01), default=0)
         return LevelChoice(level, micrometres / sizes[level])
 
-    def bands(self, rows: int, level: int = 0) -> Iterator[ImageBand]:
-        """All rows of a level from the top, `rows` at a time; the last band may have fewer.
+    def bands(self, rows: int, level: int = 0, start: int = 0) -> Iterator[ImageBand]:
+        """All rows of a level from the top, or from `start` on, `rows` at a time; the last band may have fewer.
 
         The file is read in whole rows of its tiles, each once, one ahead in a thread of its own.
         """
@@ -155,7 +155,8 @@ class HugeImage(ABC):
         def read(top: int) -> ImageBand:
             return ImageBand(top, *self.read_window(top, 0, min(step, here.height - top), here.width, level))
 
-        return cut_bands(read_ahead(read, range(0, here.height, step)), rows)
+        first = start - start % step
+        return cut_bands(_from(start, read_ahead(read, range(first, here.height, step))), rows)
 
     def _level(self, number: int) -> ImageLevel:
         if not 0 <= number < len(self.levels):
@@ -194,6 +195,10 @@ class HugeImage(ABC):
                 stacklevel=2,
             )
 
+    def damaged_before(self, parts: Iterable[Damage]) -> None:
+        """Parts that an earlier run could not decode, which this one does not read again."""
+        self._damage |= {(part.level, part.top, part.left): part for part in parts}
+
     def damage_text(self) -> str | None:
         """What could not be decoded so far, in one sentence; None if all could."""
         if not self._damage:
@@ -213,6 +218,11 @@ def background_of(dtype: DTypeLike, value: float) -> Any:
     limits = np.iinfo(kind)
     fits = float(value).is_integer() and limits.min <= value <= limits.max
     return np.asarray(value if fits else 0, kind)[()]
+
+
+def _from(start: int, bands: Iterator[ImageBand]) -> Iterator[ImageBand]:
+    for band in bands:
+        yield band if band.top >= start else part_of_band(band, start - band.top, len(band.pixels))
 
 
 def cut_bands(bands: Iterator[ImageBand], rows: int) -> Iterator[ImageBand]:

@@ -44,6 +44,7 @@ def stream(
     level_um: float | None = None,
     memory: int | str = MEMORY,
     check: bool = True,
+    checkpoint: str | Path | None = None,
     labels: Sequence[str] | None = None,
     multi_label: bool | None = None,
     head: str | None = None,
@@ -85,6 +86,8 @@ def stream(
         level_um: the level of so many µm per px instead, to 5 %.
         memory: about how many bytes it may take besides the model and the image that is given: 500_000_000, "2GB".
         check: compare a small image, whole and in bands, before the work.
+        checkpoint: of an image that is a file, a file in which the run is kept, every ten seconds or so: after a stop
+            or a kill the same call goes on from there, to the same numbers. It is deleted at the end.
         labels: of the classes of an nn.Module.
         multi_label: of an nn.Module: each class by itself, as `gs.explain` has it.
         head: of a comparison's folder, the head whose model is meant; None: the best.
@@ -127,7 +130,7 @@ def stream(
             )
         top_k = TOP if classes is None and top_k is None else top_k
         asked = MapsAsked(classes, top_k, None if labels is None else tuple(labels), bool(multi_label))
-        options = StreamOptions(asked, parse_bytes(memory), maps, check)
+        options = StreamOptions(asked, parse_bytes(memory), maps, check, given_path(checkpoint))
         return stream_image(network, source, options, bars)
 
 

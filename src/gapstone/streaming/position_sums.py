@@ -1,5 +1,6 @@
 """What is computed over all positions, summed up over bands: states of pools that add up, in float64."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from gapstone.pooling import partial
 from gapstone.pooling.partial_state import Partial
+from gapstone.streaming.row_buffer import State
 from gapstone.streaming.row_layout import RowCall, RowLayout, StreamError
 from gapstone.streaming.row_rules import TOTALS
 from gapstone.tracing import operations as ops
@@ -42,6 +44,14 @@ class PoolSum:
         self.seen += flat.shape[2]
         self.state = piece if self.state is None else self.state + piece
 
+    def saved(self) -> State:
+        """What a pass that was stopped goes on from; `restore` takes it."""
+        return {"seen": self.seen, **_saved(self.state)}
+
+    def restore(self, state: State) -> None:
+        self.seen = state["seen"]
+        self.state = _restored(state, self.name, self.parameters)
+
     def answer(self, shape: torch.Size, dtype: torch.dtype) -> Tensor:
         """The answer over all rows."""
         assert self.state is not None
@@ -68,11 +78,33 @@ class NormSum:
         assert isinstance(piece, Partial)
         self.state = piece if self.state is None else self.state + piece
 
+    def saved(self) -> State:
+        """As `PoolSum.saved`."""
+        return _saved(self.state)
+
+    def restore(self, state: State) -> None:
+        self.state = _restored(state, "variance", {})
+
     def moments(self) -> tuple[Tensor, Tensor]:
         """(mean, variance) of each group, float64."""
         assert self.state is not None
         near, moved, _, count = self.state.parts
         return (near + moved / count).flatten(), self.state.finish().flatten()
+
+
+def _saved(state: Partial | None) -> State:
+    if state is None:
+        return {"parts": None}
+    return {"parts": list(state.parts), "dtype": state.dtype, "channels": state.parts[0].shape[1]}
+
+
+def _restored(saved: State, name: str, parameters: dict[str, Any]) -> Partial | None:
+    if saved["parts"] is None:
+        return None
+    like = torch.zeros(1, saved["channels"], 1, dtype=saved["dtype"], device=saved["parts"][0].device)
+    empty = partial(like, name, **parameters)  # type: ignore[call-overload]
+    assert isinstance(empty, Partial)
+    return replace(empty, parts=tuple(saved["parts"]))
 
 
 def normalised(x: Tensor, moments: tuple[Tensor, Tensor], weight: Any, bias: Any, eps: float) -> Tensor:

@@ -1,7 +1,12 @@
 """Rows that a window keeps: those that its next one needs, and no others."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+State = dict[Any, Any]
+"""Tensors, numbers and texts in dictionaries and lists: what `torch.load(weights_only=True)` takes."""
 
 
 class RowBuffer:
@@ -25,6 +30,14 @@ class RowBuffer:
         self.skip = max(0, -before)
         """Rows that come next and that no window needs: a negative padding, or a stride larger than the window."""
         self.begun = False
+
+    def state(self) -> State:
+        """What a pass that was stopped goes on from; `restore` takes it."""
+        return {"kept": self.kept, "first": self.first, "skip": self.skip, "begun": self.begun}
+
+    def restore(self, state: State) -> None:
+        self.kept, self.first = state["kept"], state["first"]
+        self.skip, self.begun = state["skip"], state["begun"]
 
     def take(self, rows: Tensor | None, final: bool, like: Tensor | None = None) -> Tensor | None:
         """The rows of all windows that are complete now, from that of `first`; None where there is none.
@@ -83,6 +96,13 @@ class RowQueue:
         self.axes = axes
         """By slot, the dimension of rows."""
         self.waiting: dict[int, Tensor] = {}
+
+    def state(self) -> State:
+        """As `RowBuffer.state`."""
+        return dict(self.waiting)
+
+    def restore(self, state: State) -> None:
+        self.waiting = dict(state)
 
     def take(self, given: dict[int, Tensor | None]) -> dict[int, Tensor] | None:
         """Of each slot as many rows as all of them have; None where one has none."""

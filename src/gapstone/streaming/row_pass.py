@@ -1,13 +1,13 @@
 """Plays a recorded pass on bands of rows: as many times over the image as calls over all positions ask for."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gapstone.streaming.position_sums import NormSum, PoolSum, normalised
-from gapstone.streaming.row_buffer import RowBuffer, RowQueue
+from gapstone.streaming.row_buffer import RowBuffer, RowQueue, State
 from gapstone.streaming.row_layout import Played, RowCall, StreamError
 from gapstone.streaming.row_recorder import RowRecording
 from gapstone.streaming.row_steps import groups_of, play_once, play_rows, play_windows, row_buffer
@@ -24,8 +24,8 @@ class RowStream:
     def __init__(self, recording: RowRecording, device: torch.device) -> None:
         self.recording, self.device = recording, device
         self.known: dict[int, Tensor] = dict(recording.constants)
-        self.pools: dict[int, PoolSum] = {}
-        """By call, of passes that have ended."""
+        self.pools: set[int] = set()
+        """Calls, of passes that have ended."""
         self.moments: dict[int, tuple[Tensor, Tensor]] = {}
         self.done: set[int] = set()
         self.level = 0
@@ -55,13 +55,25 @@ class RowStream:
         facts = self.recording.slots
         for call in ended.totals:
             if call.played is Played.POOL:
-                total = self.pools[call.number] = ended.pools[call.number]
+                self.pools.add(call.number)
                 slot = facts[call.slots[0]]
-                self.known[call.slots[0]] = total.answer(slot.shape, slot.dtype)
+                self.known[call.slots[0]] = ended.pools[call.number].answer(slot.shape, slot.dtype)
             else:
                 self.moments[call.number] = ended.norms[call.number].moments()
         self.level += 1
         self.once()
+
+    def state(self) -> State:
+        """What passes have found, for a run that is stopped; `restore` takes it."""
+        found = {slot: value for slot, value in self.known.items() if slot not in self.recording.constants}
+        moments = {call: list(pair) for call, pair in self.moments.items()}
+        calls = {"pools": sorted(self.pools), "done": sorted(self.done)}
+        return {"known": found, "moments": moments, "level": self.level, **calls}
+
+    def restore(self, state: State) -> None:
+        self.known |= state["known"]
+        self.pools, self.done, self.level = set(state["pools"]), set(state["done"]), state["level"]
+        self.moments = {call: (mean, variance) for call, (mean, variance) in state["moments"].items()}
 
     @staticmethod
     def filled(values: dict[int, Tensor], more: dict[int, Tensor] | None = None) -> Callable[[Any], Any]:
@@ -114,6 +126,23 @@ class RowPass:
             self.pools[call.number] = PoolSum(call, layout, len(facts[source].shape), filled)
         elif call.played is Played.NORM and call.number not in self.stream.moments:
             self.norms[call.number] = NormSum(groups_of(call, facts[source].shape[1]))
+
+    def state(self) -> State:
+        """What it keeps between two bands, for a run that is stopped; `restore` takes it."""
+        return {
+            "buffers": {call: buffer.state() for call, buffer in self.buffers.items()},
+            "queues": {call: queue.state() for call, queue in self.queues.items()},
+            "pools": {call: pool.saved() for call, pool in self.pools.items()},
+            "norms": {call: norm.saved() for call, norm in self.norms.items()},
+        }
+
+    def restore(self, state: State) -> None:
+        parts: dict[str, Mapping[int, Any]] = {
+            "buffers": self.buffers, "queues": self.queues, "pools": self.pools, "norms": self.norms
+        }  # fmt: skip
+        for name, objects in parts.items():
+            for call, one in objects.items():
+                one.restore(state[name][call])
 
     @torch.no_grad()
     def band(self, rows: Tensor, final: bool) -> None:
@@ -177,13 +206,25 @@ class RowPass:
         return [play_windows(call, source, block, first, RowStream.filled(self.stream.known, some))]
 
 
-def play_bands(stream: RowStream, bands: Iterable[Tensor], listeners: dict[int, Heard] | None = None) -> None:
+def play_bands(
+    stream: RowStream,
+    bands: Iterable[Tensor],
+    listeners: dict[int, Heard] | None = None,
+    begun: tuple[int, State] | None = None,
+    after: Callable[[int, RowPass], None] | None = None,
+) -> None:
     """One pass over all bands of the image, each (1, C, rows, W), from top to bottom.
+
+    `after` is told of each band but the last, with the rows so far; a pass that was stopped goes on from what it was
+    told: `begun` has the number of rows, and `RowPass.state`; the bands are those that follow.
 
     Raises StreamError for bands that are not those of the image that was recorded; the pass then counts for nothing.
     """
     image = stream.recording.slots[0]
     played, seen = stream.begin(listeners), 0
+    if begun is not None:
+        seen, state = begun
+        played.restore(state)
     for rows in bands:
         if rows.dim() != 4 or (*rows.shape[:2], rows.shape[3]) != (*image.shape[:2], image.shape[3]):
             raise StreamError(
@@ -196,6 +237,8 @@ def play_bands(stream: RowStream, bands: Iterable[Tensor], listeners: dict[int, 
         if seen > image.rows:
             break
         played.band(rows, seen == image.rows)
+        if after is not None and seen < image.rows:
+            after(seen, played)
     if seen != image.rows:
         raise StreamError(f"the bands hold {'more' if seen > image.rows else seen} rows: the image has {image.rows}")
     stream.end(played)

@@ -31,12 +31,11 @@ from gapstone.storage.owned_folder import COMPARE, check_folder, own_folder
 from gapstone.storage.paths import format_bytes
 from gapstone.storage.sealed_json import DamagedError, read_sealed, write_sealed
 from gapstone.training.loop import TrainingError
+from gapstone.training.training_data import WORTH_SAYING
 from gapstone.workers.job_processes import JobError, run_jobs, start_server
 
 AFTER, TIMING = 8.0, 9.0
 """Seconds after the last trial: the model and the report; timing the heads."""
-WORTH_SAYING = 1e9
-"""Bytes on disk."""
 
 
 def compare(

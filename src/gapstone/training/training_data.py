@@ -1,5 +1,6 @@
 """From DATA to training data: checks, splits and decodes the images; chooses network, image size and settings."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from gapstone.models.trained_on import NOTHING, UNKNOWN, TrainedOn
 from gapstone.nets.hf_folder import PREFIX
 from gapstone.nets.on_meta import on_meta
 from gapstone.nets.own_features import OwnFacts, own_facts
-from gapstone.storage.paths import check_input
+from gapstone.storage.paths import check_input, format_bytes
 from gapstone.training.balance import check_balance
 from gapstone.training.choose_backbone import DEFAULT, SMALL, BackboneChoice, BackboneMode, check_start, choose_backbone
 from gapstone.training.drawn_rows import DrawnRows
@@ -43,6 +44,8 @@ from gapstone.training.network_checks import check_drawn, check_finite
 from gapstone.training.rates_and_epochs import epochs_for, learning_rate_for
 from gapstone.training.train_options import TrainOptions as TrainOptions
 
+WORTH_SAYING = 1e9
+"""Bytes on disk."""
 _COLOURS = {1: "gray", 3: "colour"}
 
 Log = Callable[[str], None]
@@ -99,6 +102,9 @@ class TrainingPlan:
 
     def decode(self, folder: Path, log: Log, start_progress: StartProgress) -> "TrainingData":
         """Decode the images into `folder`. Raises StoreError (a ValueError)."""
+        size = len(self.used) * self.preprocessing.channels * math.prod(self.preprocessing.stored)
+        if size > WORTH_SAYING:
+            log(f"Decoded images take {format_bytes(size)} on disk, in {display(folder)}.")
         progress = start_progress("Decoding images")
         store = build(self.source, self.used, self.preprocessing, folder, scan=self.scan, progress=progress, log=log)
         # moments of the images that are never tested; with folds of all, as one mean and std leak no label

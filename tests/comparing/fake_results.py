@@ -230,8 +230,8 @@ def _settings(heads: Sequence[str], seeds: int) -> dict[str, Any]:
         "backbone": "nin", "pretrained": False, "heads": list(heads), "baseline": heads[0],
         "seeds": list(range(seeds)), "folds": None, "epochs": 20, "patience": 10, "batch_size": 64,
         "optimizer": "sgd", "learning_rate": 0.05, "weight_decay": 0.0005, "tuning": None,
-        "augment": "mirrored half of the time, moved by up to 4 px", "balance": "none", "sample_weight": None, "precision": "float32",
-        "threads": 1, "workers": 2, "device": "cpu", "confidence": 0.95, "look": 1,
+        "augment": "mirrored half of the time, moved by up to 4 px", "balance": "none", "sample_weight": None,
+        "precision": "float32", "threads": 1, "workers": 2, "device": "cpu", "confidence": 0.95, "look": 1,
         "metric": "accuracy", "shift_metric": "accuracy",
     }  # fmt: skip
 

@@ -33,8 +33,10 @@ SHARE = 0.02
 class StreamCheckpoint:
     """How far a run is, in a file that is written anew every few seconds, whole or not at all.
 
-        >>> checkpoint = StreamCheckpoint(Path("slide.checkpoint"), identity, image, stream, kept)
-        >>> number, begun = checkpoint.begun()     # (0, None): from the beginning
+    ```python
+    checkpoint = StreamCheckpoint(Path("slide.checkpoint"), identity, image, stream, kept)
+    number, begun = checkpoint.begun()     # (0, None): from the beginning
+    ```
 
     The file belongs to one run: the same network, image and options. It is deleted when the run has ended.
     """

@@ -29,9 +29,9 @@ class DatasetValues:
     """Images (H, W, C) by their row; those beyond the memory that they may take are read again.
 
         >>> values = DatasetValues("DATA")
-        >>> label = values.add("image #0", part, 0)
-        >>> values.as_pixels()[0].dtype
-        dtype('uint8')
+        >>> label = values.add("image #0", Part(None, [(np.ones((4, 6, 5), np.uint16), "cat")], [0]), 0)
+        >>> label, values.deep, values.as_pixels()[0].dtype
+        ('cat', True, dtype('uint8'))
 
     As long as 8 bits hold all images, they are 0…255, also where the items are floats from 0 to 1. From the first on
     of which that does not hold, all are as the items have them, for their range depends on all of them.

@@ -19,8 +19,9 @@ USUAL = ("weight", "weights", "sample_weight", "sample_weights")
 def with_weights(source: Source, column: str | None) -> Source:
     """The source with `weights`, those of a column of its table.
 
-        >>> with_weights(open_source("labels.csv", sample_weight="weight"), "weight").weights
-        array([1. , 0.5, 2. , …])
+    ```python
+    with_weights(source, "weight").weights     # array([1. , 0.5, 2. , …])
+    ```
 
     Raises:
         DataError: there is no such column; a weight is no number, negative, or infinite; all are 0.

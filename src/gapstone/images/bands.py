@@ -15,7 +15,9 @@ class Bands:
     """An image before its values become 0…255, on a range of its own for each channel, unless it is gray or RGB.
 
     >>> bands = Bands(np.full((4, 4, 5), 700, np.uint16))
-    >>> pixels, spread = bands.as_pixels(model.preprocessing.ranges, notes)
+    >>> pixels, spread = bands.as_pixels(Ranges(integers=((0, 1000),) * 5), [])
+    >>> int(pixels[0, 0, 4]), spread[4].highest
+    (179, 700.0)
     """
 
     values: NDArray[Any]

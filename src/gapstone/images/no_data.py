@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 def without_no_data(values: NDArray[Any], no_data: float | None, notes: list[str]) -> NDArray[Any]:
     """Values (H, W) or (H, W, C) in which those that are none are the lowest of the others in their channel; or 0.
 
-    >>> without_no_data(np.array([[-9999, 3, 5]]), -9999, [])
+    >>> without_no_data(np.array([[-9999, 3, 5]]), -9999.0, [])
     array([[3, 3, 5]])
 
     They would decide the range of all images otherwise. A note says how many there are.

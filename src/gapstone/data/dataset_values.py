@@ -29,7 +29,7 @@ class DatasetValues:
     """Images (H, W, C) by their row; those beyond the memory that they may take are read again.
 
         >>> values = DatasetValues("DATA")
-        >>> label = values.add("image #0", Part(None, [(np.ones((4, 6, 5), np.uint16), "cat")], [0]), 0)
+        >>> label = values.add("image #0", Part(None, [(np.ones((20, 30, 5), np.uint16), "cat")], [0]), 0)
         >>> label, values.deep, values.as_pixels()[0].dtype
         ('cat', True, dtype('uint8'))
 

@@ -34,7 +34,8 @@ class OwnTensors:
 def network_part(state: State, own: Collection[str]) -> OwnTensors:
     """Find what stands before the names of a network, `own`, in a checkpoint.
 
-    >>> part = network_part({"module.conv1.weight": w, "module.fc.weight": v, "loss.t": t}, {"conv1.weight"})
+    >>> names = ["module.conv1.weight", "module.fc.weight", "loss.t"]
+    >>> part = network_part(dict.fromkeys(names, torch.ones(1)), {"conv1.weight"})
     >>> part.prefix, list(part.state), part.others
     ('module.', ['conv1.weight', 'fc.weight'], 1)
 

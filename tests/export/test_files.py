@@ -10,7 +10,7 @@ import torch
 
 from gapstone.export.export_module import LogitsAlone, logits_and_maps
 from gapstone.export.file_metadata import file_metadata
-from gapstone.export.size_range import size_range
+from gapstone.export.size_range import SizeRange, size_range
 from gapstone.export.to_onnx import read_onnx, write_onnx
 from gapstone.export.to_pt2 import FACTS, graph, read_pt2, write_pt2
 from gapstone.export.verify import TOLERANCE, ExportError, verify
@@ -255,3 +255,16 @@ def test_trials():
     assert all(shape[2] % 2 and shape[3] % 2 for shape in shapes[3:])
     assert min(shapes[-1][2:]) >= 32
     assert [shape[2:] for shape in SizeRange(1, (28, 28), 1, fixed=True).trials()] == [(28, 28)] * 2
+
+
+def test_padding_by_the_images_size_is_not_tried_with_open_sizes(monkeypatch):
+    """torch.export would say so after a minute of EfficientNet-Lite0."""
+    from timm.layers.conv2d_same import Conv2dSame
+
+    tried, whole = [], torch.export.export
+    monkeypatch.setattr(torch.export, "export", lambda *a, **k: tried.append(k["dynamic_shapes"]) or whole(*a, **k))
+    module = torch.nn.Sequential(Conv2dSame(3, 4, 3, stride=2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    _, takes = graph(module.eval(), SizeRange(3, (28, 28), 1, fixed=False))
+    assert takes.fixed
+    ((dims,),) = tried
+    assert list(dims) == [0]

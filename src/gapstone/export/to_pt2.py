@@ -1,6 +1,7 @@
 """Traces a module to a graph of torch's operators with symbolic sizes, and writes and reads .pt2 files of it."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ def graph(module: nn.Module, sizes: SizeRange) -> tuple[ExportedProgram, SizeRan
     Raises:
         ExportError: If torch cannot trace the network; the message has its reason.
     """
+    if any(isinstance(part, _pads_by_size()) for part in module.modules()):
+        sizes = replace(sizes, fixed=True)
     try:
         try:
             return _graph(module, sizes), sizes
@@ -39,6 +42,17 @@ def graph(module: nn.Module, sizes: SizeRange) -> tuple[ExportedProgram, SizeRan
     except Exception as error:  # torch.export raises many kinds
         reason = " ".join(str(error).split())[:300]
         raise ExportError(f"export: torch.export cannot trace this network ({reason})") from error
+
+
+def _pads_by_size() -> tuple[type[nn.Module], ...]:
+    """Layers whose padding is computed of the image's size, as TensorFlow's "same" is (timm's `tf_…`).
+
+    torch.export does not keep that size symbolic: of EfficientNet-Lite0 it says so after a minute.
+    """
+    # where they are not loaded the network has none
+    layers = [sys.modules.get(f"timm.layers.{name}") for name in ("conv2d_same", "pool2d_same")]
+    found = [getattr(one, name, None) for one in layers for name in ("Conv2dSame", "AvgPool2dSame", "MaxPool2dSame")]
+    return tuple(one for one in found if one is not None)
 
 
 def _graph(module: nn.Module, sizes: SizeRange) -> ExportedProgram:

@@ -106,6 +106,17 @@ def test_within_another_mode_the_whole_pass_is_traced(monkeypatch: pytest.Monkey
     assert torch_internals.function_modes() == 0
 
 
+def test_a_mode_that_begins_in_a_later_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = Net()
+    gs.explain(model, IMAGES)
+    model.around = lambda: torch.device("cpu")
+    for _ in range(2):
+        torch.testing.assert_close(gs.explain(model, IMAGES).maps, expected(model))
+        assert torch_internals.function_modes() == 0
+    (location,) = locate_head._locations[model].values()
+    assert location.entry is None or location.entry.module() is not model.pool
+
+
 def test_an_error_of_the_head_ends_the_trace() -> None:
     model = Net()
     gs.explain(model, IMAGES)

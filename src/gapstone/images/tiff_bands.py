@@ -71,20 +71,19 @@ def _pages(layout: TiffLayout, data: bytes, shape: tuple[int, ...]) -> list[Tiff
 def _described(description: str) -> tuple[tuple[int, ...], int] | None:
     """(the shape that all pages have together, or their number alone; the axis of the channels), from 2 to 16 of them.
 
-    As ImageJ, OME or tifffile say it; None where they say nothing, or that there are other axes.
+    As ImageJ, OME or tifffile say it; None where they say nothing. (With slices or times there are more pages than
+    channels.)
     """
     if description.startswith("{"):
         return _described_by_tifffile(description)
     count = 0
     if description.startswith("ImageJ="):
         lines = dict(line.split("=", 1) for line in description.splitlines() if "=" in line)
-        if all(lines.get(name, "1").strip() == "1" for name in ("slices", "frames")):
-            number = lines.get("channels", "").strip()
-            count = int(number) if number.isascii() and number.isdigit() else 0
+        number = lines.get("channels", "").strip()
+        count = int(number) if number.isascii() and number.isdigit() else 0
     elif "openmicroscopy.org" in description and len(pixels := _PIXELS.findall(description)) == 1:
-        sizes = dict(re.findall(r"Size([CZT])=[\"'](\d{1,6})[\"']", pixels[0]))
-        if sizes.get("Z") == sizes.get("T") == "1":
-            count = int(sizes.get("C", 0))
+        number_of = re.search(r"SizeC=[\"'](\d{1,6})[\"']", pixels[0])
+        count = int(number_of[1]) if number_of else 0
     return ((count,), 0) if 2 <= count <= MOST_CHANNELS else None
 
 

@@ -18,8 +18,7 @@ OUTSIDE = (
     "CODE_OF_CONDUCT.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
-    "examples/hf_parquet.py",
-    "examples/serve_client.py",
+    *(f"examples/{path.name}" for pattern in ("*.py", "*.ipynb") for path in sorted((ROOT / "examples").glob(pattern))),
 )
 FOLDERS = {"docs/decisions": "Decisions", "benchmarks/results": "Measurements"}
 """Folders that pages link to, with the title of the page that lists them."""

@@ -1,8 +1,11 @@
 """`gs.stream` gives what the network and `gs.explain` give for the whole image."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import gapstone as gs
@@ -12,6 +15,8 @@ from gapstone.any_size import self_check as checking
 from gapstone.any_size.plan_bands import MOST_ROWS, parse_bytes, plan_bands, played_bytes
 from gapstone.any_size.self_check import alike, self_check
 from gapstone.any_size.thumbnail import Thumbnail
+from gapstone.huge_images.open_huge_image import open_huge_image
+from gapstone.images.intensity_range import Ranges
 from gapstone.images.load import ImageError, convert
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.streaming.row_layout import StreamError
@@ -358,3 +363,27 @@ def test_what_is_shown():
     assert evidence[0].label == next(iter(streamed.answers))
     assert evidence[0].size == (131, 203)
     assert streamed.sheet().width > streamed.sheet(classes=1).width
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_files_of_more_than_8_bits_are_seen_on_the_models_range(channels, tmp_path):
+    """Decoded whole or piece by piece: a guess from the picture alone would be another answer, without an error."""
+    ranges = Ranges(integers=(0, 4095)) if channels == 1 else Ranges(integers=((0, 4095),) * 5)
+    seen = Preprocessing(channels, (32, 32), (32, 32), (0.5,) * channels, (0.25,) * channels, ranges)
+    torch.manual_seed(0)
+    model = gs.Classifier("resnet18", "gap", ("cat", "dog"), seen).eval()
+    values = np.random.default_rng(0).integers(300, 900, (70, 60, channels)).astype(np.uint16)  # dim
+    expected = gs.stream(model, values, progress=False)
+    plain = {"photometric": "minisblack"}
+    np.save(tmp_path / "a.npy", values)
+    tifffile.imwrite(tmp_path / "a.tif", values if channels > 1 else values[..., 0], planarconfig="contig", **plain)
+    if channels == 1:
+        Image.fromarray(values[..., 0]).save(tmp_path / "a.png")
+    else:
+        tifffile.imwrite(tmp_path / "pages.tif", values, **plain)  # 70 of 60×5 px
+        tifffile.imwrite(tmp_path / "stack.ome.tif", values.transpose(2, 0, 1), metadata={"axes": "CYX"}, **plain)
+    for path in sorted(tmp_path.iterdir()):
+        assert torch.equal(gs.stream(model, path, progress=False).logits, expected.logits), path
+        with open_huge_image(path) as opened:
+            assert torch.equal(gs.stream(model, opened, progress=False).logits, expected.logits), path
+    assert pickle.loads(pickle.dumps(open_huge_image(tmp_path / "a.npy", ranges))).ranges == ranges

@@ -47,6 +47,14 @@ def read_bands(layout: TiffLayout, data: bytes) -> Bands | None:
     return Bands(np.ascontiguousarray(without_no_data(native(values), layout.no_data, notes)), notes)
 
 
+def has_channel_pages(data: bytes) -> bool:
+    """Whether the pages of a TIFF are the channels of one image."""
+    layout = read_layout(data)
+    if layout is None or layout.samples != 1 or (described := _described(layout.description)) is None:
+        return False
+    return bool(_pages(layout, data, described[0]))
+
+
 def _has_bands(layout: TiffLayout) -> bool:
     if layout.photometric == 2:
         return layout.samples >= 5

@@ -18,6 +18,7 @@ from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
 from gapstone.huge_images.huge_image import HugeImage
 from gapstone.huge_images.open_huge_image import open_huge_image
+from gapstone.huge_images.whole_image import WholeImage
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.library.evaluate_models import open_given
 from gapstone.library.given_arguments import given_path
@@ -151,7 +152,10 @@ def _given(
             f"not a {type(image).__name__}; or open it with gs.open_model, or as a gs.Classifier"
         )
     if is_file:
-        huge = image if isinstance(image, HugeImage) else stack.enter_context(open_huge_image(image))
+        if isinstance(image, WholeImage):  # opened without the model's ranges
+            image = image.path
+        ranges = preprocessing.ranges
+        huge = image if isinstance(image, HugeImage) else stack.enter_context(open_huge_image(image, ranges))
         return FileImage(huge, _level(huge, level, level_um), preprocessing)
     if isinstance(image, Tensor):
         image = (image.permute(1, 2, 0) if image.dim() == 3 else image).cpu().numpy()

@@ -387,3 +387,6 @@ def test_files_of_more_than_8_bits_are_seen_on_the_models_range(channels, tmp_pa
         with open_huge_image(path) as opened:
             assert torch.equal(gs.stream(model, opened, progress=False).logits, expected.logits), path
     assert pickle.loads(pickle.dumps(open_huge_image(tmp_path / "a.npy", ranges))).ranges == ranges
+    tifffile.imwrite(tmp_path / "other.tif", values[..., [0, 0]], planarconfig="contig", **plain)
+    with pytest.raises(ImageError, match=f"it has 2 channels, and the model takes images of {channels}: give it"):
+        gs.stream(model, tmp_path / "other.tif", progress=False)

@@ -60,11 +60,12 @@ class Norms(nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.scale, self.offset = 1.5, torch.tensor(0.25)  # neither is in its state_dict
         self.a, self.b, self.fc = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 5, padding=2), nn.Linear(8, 4)
         self.first, self.second, self.last = nn.GroupNorm(2, 8), nn.GroupNorm(4, 8), nn.ReLU()
 
     def forward(self, x):
-        x = self.first(self.a(x)).relu()
+        x = self.first(self.a(x)).relu() * self.scale + self.offset
         x = x * x.amax((2, 3), keepdim=True).sigmoid()
         x = self.last(self.second(self.b(x)) + x)
         return self.fc(x.mean((2, 3)))
@@ -158,6 +159,20 @@ def test_another_run_or_a_damaged_file_is_refused(image, tmp_path, monkeypatch):
         path.write_bytes(content)
         with pytest.raises(StreamError, match=r"cannot be read .* Delete it to begin anew"):
             gs.stream(model, image, checkpoint=path, **QUIET)
+
+
+@pytest.mark.parametrize("change", ["scale", "offset"])
+def test_a_constant_of_the_network_that_changed_is_another_run(change, image, tmp_path, monkeypatch):
+    network = Norms()
+    model = gs.Classifier(network, "gap", ("cat", "dog", "fox"), classifier().preprocessing).eval()
+    given = next(part for part in model.modules() if isinstance(part, Norms))
+    with monkeypatch.context() as context:
+        stopped_after(5, context)
+        with pytest.raises(Stopped):
+            gs.stream(model, image, checkpoint=tmp_path / "c", **QUIET)
+    setattr(given, change, getattr(given, change) + 1)
+    with pytest.raises(StreamError, match="is of another run"):
+        gs.stream(model, image, checkpoint=tmp_path / "c", **QUIET)
 
 
 def test_an_array_has_no_checkpoint(tmp_path):

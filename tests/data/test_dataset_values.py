@@ -21,6 +21,8 @@ from gapstone.images.preprocessing import Preprocessing
 from gapstone.models.classifier import Classifier
 from gapstone.training.drawn_rows import DrawnRows
 
+from .test_python_objects import Images
+
 RANDOM = np.random.default_rng(0)
 LABELS = [0, 1] * 4
 BANDS = RANDOM.integers(100, 3000, (8, 20, 24, 5)).astype(np.uint16)
@@ -28,17 +30,8 @@ GRAY = RANDOM.integers(0, 4000, (8, 20, 24)).astype(np.uint16)
 UNIT = RANDOM.random((8, 20, 24, 3), np.float32)
 
 
-class Images(torch.utils.data.Dataset[Any]):
-    """Images of an array, each changed."""
-
-    def __init__(self, images: Any = BANDS, change: Callable[[Any], Any] = lambda image: image) -> None:
-        self.images, self.change = images, change
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, k: int) -> Any:
-        return self.change(self.images[k]), LABELS[k]
+def dataset(images: Any = BANDS, change: Callable[[Any], Any] = lambda image: image) -> Images:
+    return Images(list(zip(images, LABELS, strict=True)), change)
 
 
 def first(image: Any) -> Any:
@@ -46,7 +39,7 @@ def first(image: Any) -> Any:
 
 
 def opened(images: Any = BANDS, change: Callable[[Any], Any] = lambda image: image, **more: Any) -> Source:
-    return open_source(Images(images, change), **more)
+    return open_source(dataset(images, change), **more)
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "read again"])
@@ -130,7 +123,7 @@ def test_a_tensor_has_its_channels_first() -> None:
 
 def test_images_that_change_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gapstone.data.dataset_values._KEPT", 0)
-    data = Images()
+    data = dataset()
     source = open_source(data)
     data.change = lambda image: image + np.uint16(1)
     with pytest.raises(DataError, match="no image can be used; the first: is another image when it is read again"):
@@ -138,7 +131,7 @@ def test_images_that_change_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_is_drawn_is_on_the_models_range(tmp_path: Path) -> None:
-    source = opened(augmented=Images(change=lambda image: image[:, ::-1]))
+    source = opened(augmented=dataset(change=lambda image: image[:, ::-1]))
     assert isinstance(source.drawn, DrawnImages)
     ranges = scan(source, cache=None).ranges
     seen = Preprocessing(5, (20, 24), (20, 24), (0.5,) * 5, (0.25,) * 5, ranges)
@@ -162,7 +155,7 @@ def test_what_is_drawn_is_on_the_models_range(tmp_path: Path) -> None:
 )
 def test_what_is_drawn_has_to_be_of_the_same_values(images: Any, change: Callable[[Any], Any], says: str) -> None:
     with pytest.raises(DataError, match=f"augmented=: .*{says}"):
-        opened(images, augmented=Images(images, change))
+        opened(images, augmented=dataset(images, change))
 
 
 def test_a_model_takes_the_items(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from torch import Tensor
 from gapstone.any_size.thumbnail import Thumbnail
 from gapstone.console.formatting import count_noun, display
 from gapstone.huge_images.huge_image import HugeImage, ImageLevel
-from gapstone.images.load import ImageError, convert
+from gapstone.images.as_picture import same_channels
+from gapstone.images.load import ImageError, convert, wrong_channels
 from gapstone.images.preprocessing import Preprocessing
 
 COPIES = 20
@@ -82,6 +83,8 @@ class PixelImage(GivenImage, ABC):
     def _on_range(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
         try:
             shown = self.preprocessing.on_range(values)
+            if shown is None and not same_channels(values.shape[2], self.channels):
+                raise ImageError(wrong_channels(values.shape[2], self.channels))
             if shown is None:
                 raise ImageError(
                     f"it has {values.dtype} values, and which of them are black and white for the model is not known: "

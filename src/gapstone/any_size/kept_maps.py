@@ -51,7 +51,7 @@ class KeptMap:
         """With what explaining it takes."""
         return 2 * self.facts.shape.numel() * self.facts.dtype.itemsize
 
-    def state(self) -> State:
+    def saved(self) -> State:
         """What a run that was stopped goes on from; `restore` takes it."""
         return {"rows": None if self.map is None else self.map[:, :, : self.seen]}
 
@@ -102,8 +102,8 @@ class ProjectedMap:
         self.weights: Tensor | None = None
         self.maps: list[Tensor] = []
 
-    def state(self) -> State:
-        """As `KeptMap.state`."""
+    def saved(self) -> State:
+        """As `KeptMap.saved`."""
         return {"maps": self.maps}
 
     def restore(self, state: State) -> None:

@@ -9,19 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gapstone.any_size.given_image import FileImage, GivenImage
 from gapstone.any_size.kept_maps import KeptMap, MapsAsked, ProjectedMap
 from gapstone.any_size.thumbnail import Thumbnail
 from gapstone.console.formatting import display
 from gapstone.huge_images.huge_image import Damage
+from gapstone.models.backbone_weights import add_tensor, digest
 from gapstone.storage.atomic import atomic_file
 from gapstone.storage.paths import check_input
 from gapstone.streaming.row_buffer import State
 from gapstone.streaming.row_layout import StreamError
 from gapstone.streaming.row_pass import RowPass, RowStream
 from gapstone.streaming.row_recorder import RowRecording
+from gapstone.tracing.tape import leaves
 from gapstone.tracing.torch_calls import name_of
 
 EVERY = 10.0
@@ -103,10 +105,10 @@ class StreamCheckpoint:
             "identity": self.identity,
             "pass": number,
             "rows": rows,
-            "state": played.state(),
-            "stream": self.stream.state(),
-            "kept": None if self.kept is None else self.kept.state(),
-            "thumbnail": None if thumbnail is None else thumbnail.state(),
+            "state": played.saved(),
+            "stream": self.stream.saved(),
+            "kept": None if self.kept is None else self.kept.saved(),
+            "thumbnail": None if thumbnail is None else thumbnail.saved(),
             "damage": [list(one) for one in self.image.image.damage],
         }
         with atomic_file(self.path) as unfinished:
@@ -129,17 +131,15 @@ def file_image(image: GivenImage) -> FileImage:
 def identity_of(
     network: nn.Module, recording: RowRecording, image: FileImage, asked: MapsAsked, maps: bool, rows: int
 ) -> str:
-    """A digest of all that the numbers of a run depend on."""
-    digest = hashlib.sha256()
-    for name, value in network.state_dict().items():
-        if isinstance(value, Tensor):
-            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    calls = [[name_of(call.function), list(call.inputs), list(call.slots)] for call in recording.calls]
-    shapes = [list(slot.shape) for slot in recording.slots]
+    """A digest of all that the numbers of a run depend on: calls, what they are given, the head, the image, choices."""
+    calls = [
+        [name_of(call.function), *map(str, leaves((call.args, call.kwargs))), call.slots] for call in recording.calls
+    ]
     status = os.stat(image.image.path)
     file = str(Path(image.image.path).resolve()), status.st_size, status.st_mtime_ns, image.level
     chosen = [str(asked.classes), asked.top_k, maps, rows]
-    facts = [calls, shapes, file, image.preprocessing.to_json(), *chosen, torch.__version__]
-    digest.update(json.dumps(facts, default=str).encode())
-    return digest.hexdigest()
+    facts = [digest(network), calls, file, image.preprocessing.to_json(), chosen, torch.__version__]
+    sha256 = hashlib.sha256(json.dumps(facts).encode())
+    for slot, value in recording.constants.items():
+        add_tensor(sha256, slot, value)
+    return sha256.hexdigest()

@@ -1,10 +1,10 @@
 """A small picture of an image of any size, made of its bands as they pass."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from gapstone.streaming.row_buffer import State
 
 SIDE = 1024
 """px: the longest side of the small picture."""
@@ -26,11 +26,11 @@ class Thumbnail:
         self._sums = np.zeros((height, width, channels), np.int64)
         self._row = 0
 
-    def state(self) -> dict[str, Any]:
+    def saved(self) -> State:
         """What a run that was stopped goes on from; `restore` takes it."""
         return {"sums": torch.from_numpy(self._sums), "row": self._row}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: State) -> None:
         self._sums, self._row = state["sums"].numpy(), state["row"]
 
     def add(self, rows: NDArray[np.uint8]) -> None:

@@ -33,8 +33,6 @@ class ArrayHeader:
     """(H, W, C), or (C, H, W)."""
     axis: int
     """That of the channels, 0 or 2."""
-    written: tuple[int, ...]
-    """The shape as it was written: a gray image may have no channels."""
     in_columns: bool
     """Fortran's order."""
     dtype: np.dtype[Any]
@@ -74,7 +72,7 @@ def read_header(data: bytes) -> ArrayHeader:
             f"not supported: an array of shape {written}: {shape[0]} channels that come first, or {shape[2]} that come "
             "last? Give such images as one array, with channels beside it (np.savez)"
         )
-    return ArrayHeader(shape, axes[0], written, bool(in_columns), dtype, file.tell())
+    return ArrayHeader(shape, axes[0], bool(in_columns), dtype, file.tell())
 
 
 def read_array_file(data: bytes, header: ArrayHeader) -> Bands:

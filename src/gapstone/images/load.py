@@ -290,13 +290,18 @@ def convert(pixels: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     if pixels.shape[2] == channels:
         return pixels
     if not same_channels(pixels.shape[2], channels):
-        raise ImageError(
-            f"it has {count_noun(pixels.shape[2], 'channel')}, and the model takes images of {channels}: give it "
-            f"images of the channels that it was trained on, in their order"
-        )
+        raise ImageError(wrong_channels(pixels.shape[2], channels))
     if channels == 3:
         return np.repeat(pixels, 3, axis=2)
     return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+
+
+def wrong_channels(has: int, takes: int) -> str:
+    """What is wrong with an image of other channels than the model takes."""
+    return (
+        f"it has {count_noun(has, 'channel')}, and the model takes images of {takes}: give it images of the channels "
+        f"that it was trained on, in their order"
+    )
 
 
 def _notes_on_frames(image: Image.Image) -> list[str]:

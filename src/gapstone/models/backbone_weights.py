@@ -156,9 +156,14 @@ def digest(model: nn.Module, pooler: bool = False) -> str:
     for name, tensor in sorted(model.state_dict().items()):
         if pooler != (name in own):
             continue
-        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        add_tensor(sha256, name, tensor)
     return sha256.hexdigest()[:16]
+
+
+def add_tensor(sha256: "hashlib._Hash", name: object, tensor: Tensor) -> None:
+    """Let a digest depend on a tensor: its name, type, shape and values."""
+    sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+    sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
 def _check_config(path: Path, backbone: str | None, config: str) -> None:

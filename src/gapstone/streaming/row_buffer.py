@@ -31,7 +31,7 @@ class RowBuffer:
         """Rows that come next and that no window needs: a negative padding, or a stride larger than the window."""
         self.begun = False
 
-    def state(self) -> State:
+    def saved(self) -> State:
         """What a pass that was stopped goes on from; `restore` takes it."""
         return {"kept": self.kept, "first": self.first, "skip": self.skip, "begun": self.begun}
 
@@ -97,8 +97,8 @@ class RowQueue:
         """By slot, the dimension of rows."""
         self.waiting: dict[int, Tensor] = {}
 
-    def state(self) -> State:
-        """As `RowBuffer.state`."""
+    def saved(self) -> State:
+        """As `RowBuffer.saved`."""
         return dict(self.waiting)
 
     def restore(self, state: State) -> None:

@@ -63,7 +63,7 @@ class RowStream:
         self.level += 1
         self.once()
 
-    def state(self) -> State:
+    def saved(self) -> State:
         """What passes have found, for a run that is stopped; `restore` takes it."""
         found = {slot: value for slot, value in self.known.items() if slot not in self.recording.constants}
         moments = {call: list(pair) for call, pair in self.moments.items()}
@@ -127,11 +127,11 @@ class RowPass:
         elif call.played is Played.NORM and call.number not in self.stream.moments:
             self.norms[call.number] = NormSum(groups_of(call, facts[source].shape[1]))
 
-    def state(self) -> State:
+    def saved(self) -> State:
         """What it keeps between two bands, for a run that is stopped; `restore` takes it."""
         return {
-            "buffers": {call: buffer.state() for call, buffer in self.buffers.items()},
-            "queues": {call: queue.state() for call, queue in self.queues.items()},
+            "buffers": {call: buffer.saved() for call, buffer in self.buffers.items()},
+            "queues": {call: queue.saved() for call, queue in self.queues.items()},
             "pools": {call: pool.saved() for call, pool in self.pools.items()},
             "norms": {call: norm.saved() for call, norm in self.norms.items()},
         }
@@ -216,7 +216,7 @@ def play_bands(
     """One pass over all bands of the image, each (1, C, rows, W), from top to bottom.
 
     `after` is told of each band but the last, with the rows so far; a pass that was stopped goes on from what it was
-    told: `begun` has the number of rows, and `RowPass.state`; the bands are those that follow.
+    told: `begun` has the number of rows, and `RowPass.saved`; the bands are those that follow.
 
     Raises StreamError for bands that are not those of the image that was recorded; the pass then counts for nothing.
     """

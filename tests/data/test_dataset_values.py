@@ -171,7 +171,7 @@ def test_a_model_takes_the_items(tmp_path: Path) -> None:
         gs.predict(model, [BANDS[0].astype(np.float32)], progress=False)
     with pytest.raises(ValueError, match=r"images: image 0 is uint8 of shape .20, 24, 2.; expected a PIL"):
         gs.predict(model, [np.zeros((20, 24, 2), np.uint8)], progress=False)
-    with pytest.raises(ValueError, match="images: image 0 has 1 channel; expected 5, in the order"):
+    with pytest.raises(ValueError, match="images: image 0: it has 1 channel, and the model takes images of 5: give"):
         gs.predict(model, [np.zeros((20, 24), np.uint8)], progress=False)
 
 

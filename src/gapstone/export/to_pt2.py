@@ -29,7 +29,8 @@ def graph(module: nn.Module, sizes: SizeRange) -> tuple[ExportedProgram, SizeRan
     Raises:
         ExportError: If torch cannot trace the network; the message has its reason.
     """
-    if any(isinstance(part, _pads_by_size()) for part in module.modules()):
+    pads = _pads_by_size()
+    if any(isinstance(part, pads) for part in module.modules()):
         sizes = replace(sizes, fixed=True)
     try:
         try:

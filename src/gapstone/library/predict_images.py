@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gapstone.any_size.plan_bands import MEMORY, parse_bytes
-from gapstone.console.formatting import count_noun, display
+from gapstone.console.formatting import display
 from gapstone.console.progress import Bars
 from gapstone.data.dataset_items import item_pixels
 from gapstone.data.input_files import InputFiles, input_files
 from gapstone.explaining.predict_files import NO_FILE, Row, predict_rows
 from gapstone.images.as_picture import GRAY_OR_RGB, same_channels
 from gapstone.images.cropping import cropping_note
+from gapstone.images.load import wrong_channels
 from gapstone.images.preprocessing import Preprocessing
 from gapstone.library.evaluate_models import GivenModel, open_given
 from gapstone.library.given_arguments import given_path
@@ -190,10 +191,7 @@ def _pixels(name: str, image: Any, preprocessing: Preprocessing) -> NDArray[np.u
     """(H, W, C), on the range of values that the model was trained on. Raises ValueError for what is no image."""
     shown = item_pixels("images", name, image, preprocessing.ranges, preprocessing.channels)
     if not same_channels(shown.shape[2], preprocessing.channels):
-        raise ValueError(
-            f"images: {name} has {count_noun(shown.shape[2], 'channel')}; expected {preprocessing.channels}, in the "
-            "order in which the model was trained on them."
-        )
+        raise ValueError(f"images: {name}: {wrong_channels(shown.shape[2], preprocessing.channels)}.")
     return shown
 
 

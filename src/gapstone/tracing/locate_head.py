@@ -57,12 +57,13 @@ def locate_head(model: nn.Module, images: Tensor, at: str | None = None) -> tupl
     known = _locations.setdefault(model, {})
     key = tuple(images.shape[1:])
     with eval_mode(model):
-        if at is None and key in known:
-            head, location = _again(model, images, known.pop(key))
+        before = known.get(key) if at is None else None
+        if before is not None:
+            head, location = _again(model, images, before)
             if head is not None:
                 known[key] = location
                 return head, location
-            # the model went another way this time: look again
+            known.pop(key, None)  # the model went another way this time: look again
         for _ in range(2):  # the first pass of some models makes tables that the later ones use
             tracer, logits = _traced(model, images, module)
             if at is not None or not _is_unseen(tracer, logits):

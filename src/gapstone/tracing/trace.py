@@ -244,7 +244,7 @@ class TapeRecorder(Tracer):
     """Records the tape of a pass whose map is known: calls before its start are let through, in under a µs each.
 
     `tape` stays None if another call than the start's comes at its number. Within `begun_at` not even that is done:
-    where a mode is active, torch's own Python takes a longer way to each function: 8 to 13 % of EfficientNet-Lite0's pass.
+    where a mode is active, torch's Python takes a longer way to each function: 8 to 13 % of EfficientNet-Lite0's pass.
     """
 
     def __init__(self, start: TapeStart, copy: bool = False) -> None:

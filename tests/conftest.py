@@ -33,7 +33,10 @@ def pytest_addoption(parser):
 
 
 def seed(config, what):
-    """Seeded by what comes next, whatever ran before it in this process: a test alone draws the same numbers."""
+    """Seeded by what comes next, whatever ran before it in this process: a test alone draws the same numbers.
+
+    Called before each fixture, too.
+    """
     number = zlib.crc32(f"{config.getoption('--seed')} {what}".encode("utf-8", "backslashreplace"))
     random.seed(number)
     if "numpy" in sys.modules:
@@ -43,6 +46,9 @@ def seed(config, what):
         torch.default_generator.manual_seed(number)
         if torch.cuda.is_initialized():
             torch.cuda.manual_seed_all(number)
+        # a worker's job that a test ran in this process has set its own, and other threads give other last bits
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,6 +1,6 @@
 """What the layers of a head read of cached images, batch by batch, while they are trained."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gapstone.comparing.feature_cache import CachedPredictor
 from gapstone.comparing.feature_scale import FeatureScale, layers_of, mean_and_variance
+from gapstone.comparing.pool_table import PoolTable
 from gapstone.heads import Head
 from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.training.loop import Rows
@@ -33,7 +34,8 @@ class TrainedInputs:
     """The inputs of a head's layers, and the labels, of images by their rows.
 
     `form` says what a batch is: "vectors" (N, D) that the classifier reads; "cells" (N, cells, C) that one layer of
-    class maps reads; "maps" (N, C, h, w), for a head whose pool learns, or class maps of several layers.
+    class maps reads; "maps" (N, C, h, w), for a head whose pool learns, or class maps of several layers; "places" (N,)
+    of the images in `table`, for a pool that learns one number.
     """
 
     def __init__(self, predictor: CachedPredictor, rows: Rows, whole: bool, count: int | None = None) -> None:
@@ -47,13 +49,16 @@ class TrainedInputs:
         self.norm = norm_of(head.classifier)
         self.normed = self.norm is not None and not whole
         """Batches come as the linear layer behind the norm reads them; copies of a head have its norm themselves."""
-        self.form: Literal["vectors", "cells", "maps"] = "vectors"
+        self.form: Literal["vectors", "cells", "maps", "places"] = "vectors"
+        self.table: PoolTable | None = None
         if head.maps is not None:
             self.form = "maps" if whole else "cells"
+        elif head.module is None and PoolTable.fits(pools := list(head.pools)):
+            self.form, self.table = "places", PoolTable(pools[0], self._pooled_by)
         elif head.module is not None or learns_pool(head):
             self.form = "maps"
         self.held: Tensor | None = None
-        if self.form != "maps" and not predictor.pooled and len(rows):
+        if self.form in ("vectors", "cells") and not predictor.pooled and len(rows):
             self.held = self._all()
 
     def _all(self) -> Tensor | None:
@@ -93,12 +98,20 @@ class TrainedInputs:
                 continue
             if batch is None or len(batch) < len(part):  # once: fresh memory costs three times as much as the copy
                 batch = held.new_empty(len(part), *held.shape[1:])
-            at = torch.from_numpy(np.searchsorted(self.rows, part)).to(held.device)
-            yield part, torch.index_select(held, 0, at, out=batch[: len(part)])
+            yield part, torch.index_select(held, 0, self._places(part), out=batch[: len(part)])
 
+    def _places(self, rows: Rows) -> Tensor:
+        return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.predictor.device)
+
+    def _pooled_by(self, pool: Callable[[Tensor], Tensor]) -> Tensor:
+        return torch.cat([pool(self.predictor.inputs(part)) for part in self.parts(self.rows)])
+
+    @torch.no_grad()
     def _vectors(self, rows: Rows) -> Iterator[Tensor]:
         """What the first layer, or the norm before it, reads; a pool that learns is as it begins."""
         for _, inputs in self._before_the_norm(self.parts(rows)):
+            if self.table is not None:
+                (inputs,) = self.table(inputs, self.predictor.head.pools)
             yield (self._first_layer_reads(inputs) if self.form == "maps" else inputs).flatten(0, -2)
 
     def fix_norm(self, rows: Rows) -> None:
@@ -107,6 +120,8 @@ class TrainedInputs:
             self.norm.fix(*mean_and_variance(self._vectors(rows)))
 
     def _read(self, rows: Rows) -> Tensor:
+        if self.table is not None:
+            return self._places(rows)
         inputs = self.predictor.inputs(rows)
         return inputs if self.form == "maps" else self._first_layer_reads(inputs)
 

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gapstone.comparing.attend_together import attend_together
 from gapstone.comparing.feature_cache import CachedPredictor
 from gapstone.comparing.head_copies import HeadCopies
 from gapstone.comparing.linear_sgd import LinearDescent
@@ -18,6 +19,7 @@ from gapstone.comparing.sample_space import SampleSpace
 from gapstone.comparing.trained_inputs import TrainedInputs, is_linear, learns_pool
 from gapstone.comparing.tuning import TuningChoice, TuningGrid
 from gapstone.heads import Head
+from gapstone.heads.attention_queries import AttentionQueries
 from gapstone.statistics.labels import is_multi_label
 from gapstone.training.balance import balance_weights, epoch_rows
 from gapstone.training.loop import History, Rows, TrainSettings, divergence_error, shuffled
@@ -112,7 +114,9 @@ def side_by_side(
     if not linear:
         if begin is not None:
             begin_at(head, begin)
-        return HeadCopies(head, scale, points, settings, len(rows), images.form == "maps", weights), images
+        attends = len(head.pools) == 1 and isinstance(head.pools[0], AttentionQueries)
+        pool = images.table or (attend_together if attends else None)
+        return HeadCopies(head, scale, points, settings, len(rows), images.form == "maps", weights, pool), images
     if SampleSpace.is_smaller(images, len(points) * head.classes * settings.epochs):
         space = SampleSpace(images, rows, scale)
         return LinearDescent(head.classes, space, points, settings, len(rows), weights=weights, begin=begin), space

@@ -1,0 +1,89 @@
+"""What a pool with one learned number says of kept maps at any value of that number, from its answers at a few.
+
+gem's p and logsumexp's r are one number for all channels, and what an image's channel is pooled to is a smooth function
+of its logarithm. So the pool is asked at values a fixed ratio apart, as training comes near them, and the polynomial
+through the eight nearest answers stands between them. A step then reads vectors instead of maps.
+
+The errors are those of float32: see docs/decisions/0047-heads-that-read-maps.md.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gapstone.pooling import Pool, pool
+from gapstone.pools import BUILT_IN
+
+RATIO = 1.15
+"""Of a value in the table to the one before."""
+NEAREST = 8
+"""Answers that a polynomial goes through."""
+
+
+class PoolTable:
+    """The answers of pools that differ in their learned number alone, for images that are read from maps.
+
+        >>> table = PoolTable(head.pools[0], lambda ask: torch.cat([ask(maps) for maps in batches]))
+        >>> pooled = table(torch.tensor([0, 5, 7]), [copy.pools[0] for copy in copies])    # images 0, 5 and 7
+        >>> len(pooled), pooled[0].shape                                            # one for each pool
+        (5, torch.Size([3, 512]))
+
+    `read` calls what it is given with the maps of the images, in their order, part by part, and puts the answers
+    together. The gradient is that of the polynomial.
+    """
+
+    def __init__(self, like: nn.Module, read: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> None:
+        """`like`: a pool that `fits`."""
+        assert isinstance(like, Pool)
+        self.name: Any = like.name
+        (self.key,) = like.learns
+        self.begin = float(like.started[self.key])
+        self.read = read
+        self.answers: dict[int, Tensor] = {}
+
+    @staticmethod
+    def fits(pools: Sequence[nn.Module]) -> bool:
+        """Whether there is one pool, of gapstone's own, that learns one number."""
+        if len(pools) != 1 or not isinstance(one := pools[0], Pool) or one.name not in BUILT_IN:
+            return False
+        learned = list(one.parameters())
+        return len(one.learns) == len(one.names) == 1 and len(learned) == 1 and learned[0].numel() == 1
+
+    def __call__(self, images: Tensor, pools: Iterable[nn.Module]) -> Sequence[Tensor]:
+        """What each pool says of these images, (N, C)."""
+        values = torch.stack([_value(each, self.key) for each in pools])
+        places = (values.double() / self.begin).log() / math.log(RATIO)
+        # a candidate whose numbers overflowed has no place: its weights are NaN, and so is what it gets
+        first = places.detach().nan_to_num(0.0).floor().long() - (NEAREST // 2 - 1)
+        known = first[:, None] + torch.arange(NEAREST, device=first.device)
+        asked, column = torch.unique(known, return_inverse=True)
+        weights = places.new_zeros(len(places), len(asked)).scatter(1, column, _lagrange(places - first))
+        answers = torch.stack([self._at(place).index_select(0, images) for place in asked.tolist()])
+        pooled = weights.to(answers.dtype) @ answers.flatten(1)
+        return pooled.view(len(places), *answers.shape[1:]).unbind(0)
+
+    @torch.no_grad()
+    def _at(self, place: int) -> Tensor:
+        if place not in self.answers:
+            given: dict[str, Any] = {self.key: self.begin * RATIO**place}
+            self.answers[place] = self.read(lambda maps: pool(maps, self.name, **given))
+        return self.answers[place]
+
+
+def _value(one: nn.Module, key: str) -> Tensor:
+    assert isinstance(one, Pool)
+    value = one.parameters_of_pool()[key]
+    assert isinstance(value, Tensor)
+    return value.reshape(())
+
+
+def _lagrange(t: Tensor) -> Tensor:
+    """(M, NEAREST): what the answers at 0, 1, 2, … count for at each t (M), float64."""
+    at = torch.arange(NEAREST, dtype=t.dtype, device=t.device)
+    apart = at[:, None] - at
+    others = torch.eye(NEAREST, dtype=torch.bool, device=t.device)
+    above = (t[:, None, None] - at).masked_fill(others, 1.0).prod(2)
+    return above / apart.masked_fill(others, 1.0).prod(1)

@@ -21,36 +21,30 @@ RATIO = 1.15
 """Of a value in the table to the one before."""
 NEAREST = 8
 """Answers that a polynomial goes through."""
+USUAL = 30
+"""Values that the candidates of a comparison come near (gem and logsumexp, 4,309 photos)."""
 
 
 class PoolTable:
     """The answers of pools that differ in their learned number alone, for images that are read from maps.
 
-        >>> table = PoolTable(head.pools[0], lambda ask: torch.cat([ask(maps) for maps in batches]))
+        >>> table = PoolTable(head.pools[0], lambda name, ask: torch.cat([ask(maps) for maps in batches]))
         >>> pooled = table(torch.tensor([0, 5, 7]), [copy.pools[0] for copy in copies])    # images 0, 5 and 7
         >>> len(pooled), pooled[0].shape                                            # one for each pool
         (5, torch.Size([3, 512]))
 
-    `read` calls what it is given with the maps of the images, in their order, part by part, and puts the answers
-    together. The gradient is that of the polynomial.
+    `read` is given a name of the answers, and a function to call with the maps of all images, in their order, part by
+    part; it puts the answers together. The gradient is that of the polynomial.
     """
 
-    def __init__(self, like: nn.Module, read: Callable[[Callable[[Tensor], Tensor]], Tensor]) -> None:
-        """`like`: a pool that `fits`."""
+    def __init__(self, like: nn.Module, read: Callable[[str, Callable[[Tensor], Tensor]], Tensor]) -> None:
+        """`like`: a pool that `learns_one_number`."""
         assert isinstance(like, Pool)
         self.name: Any = like.name
         (self.key,) = like.learns
         self.begin = float(like.started[self.key])
         self.read = read
         self.answers: dict[int, Tensor] = {}
-
-    @staticmethod
-    def fits(pools: Sequence[nn.Module]) -> bool:
-        """Whether there is one pool, of gapstone's own, that learns one number."""
-        if len(pools) != 1 or not isinstance(one := pools[0], Pool) or one.name not in BUILT_IN:
-            return False
-        learned = list(one.parameters())
-        return len(one.learns) == len(one.names) == 1 and len(learned) == 1 and learned[0].numel() == 1
 
     def __call__(self, images: Tensor, pools: Iterable[nn.Module]) -> Sequence[Tensor]:
         """What each pool says of these images, (N, C)."""
@@ -69,7 +63,8 @@ class PoolTable:
     def _at(self, place: int) -> Tensor:
         if place not in self.answers:
             given: dict[str, Any] = {self.key: self.begin * RATIO**place}
-            self.answers[place] = self.read(lambda maps: pool(maps, self.name, **given))
+            name = f"{self.name}-{self.begin:g}-{place}"
+            self.answers[place] = self.read(name, lambda maps: pool(maps, self.name, **given))
         return self.answers[place]
 
 
@@ -87,3 +82,11 @@ def _lagrange(t: Tensor) -> Tensor:
     others = torch.eye(NEAREST, dtype=torch.bool, device=t.device)
     above = (t[:, None, None] - at).masked_fill(others, 1.0).prod(2)
     return above / apart.masked_fill(others, 1.0).prod(1)
+
+
+def learns_one_number(pools: Sequence[nn.Module]) -> bool:
+    """Whether there is one pool, of gapstone's own, that learns one number."""
+    if len(pools) != 1 or not isinstance(one := pools[0], Pool) or one.name not in BUILT_IN:
+        return False
+    learned = list(one.parameters())
+    return len(one.learns) == len(one.names) == 1 and len(learned) == 1 and learned[0].numel() == 1

@@ -17,6 +17,7 @@ from gapstone.comparing.looks import record_look
 from gapstone.comparing.plan import ComparisonPlan, plan_comparison
 from gapstone.comparing.report import report_page, report_terminal
 from gapstone.comparing.request_as_toml import as_toml
+from gapstone.comparing.shared_answers import remove_shared
 from gapstone.comparing.tested_values import mean_of
 from gapstone.comparing.trial_measures import MOST_PROBABILITIES
 from gapstone.comparing.trials import Trial
@@ -88,6 +89,7 @@ def compare(
         speed = _speed(plan, failed, out, bars)
         done = finished_trials.read_finished(plan, out)
         models = _write_models(plan, done, out, cache, bars)
+        remove_shared(out / "kept")
         look = record_look(plan, out, bars.log)
         with bars.during("Comparing the heads"):
             results = gather_results.gather(plan, done, out, failed, command, config, speed, models, look)

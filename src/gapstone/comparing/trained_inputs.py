@@ -7,15 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gapstone.comparing.feature_cache import CachedPredictor
+from gapstone.comparing.feature_cache import CachedPredictor, RowCache
 from gapstone.comparing.feature_scale import FeatureScale, layers_of, mean_and_variance
-from gapstone.comparing.pool_table import PoolTable
+from gapstone.comparing.pool_table import USUAL, PoolTable, learns_one_number
+from gapstone.comparing.predictor import STILL
+from gapstone.comparing.shared_answers import shared
 from gapstone.heads import Head
 from gapstone.heads.feature_norm import FeatureNorm, norm_of
 from gapstone.training.loop import Rows
 
 MOST_HELD = 1 << 29
 """Bytes of what a linear layer reads that are held in memory; more are read again from the maps in each epoch."""
+MOST_IN_TABLE = 1 << 32
+"""Bytes on disk of the answers of a pool that learns; where they were more, its maps are read in each epoch."""
 
 
 def is_linear(head: Head) -> bool:
@@ -53,7 +57,7 @@ class TrainedInputs:
         self.table: PoolTable | None = None
         if head.maps is not None:
             self.form = "maps" if whole else "cells"
-        elif head.module is None and PoolTable.fits(pools := list(head.pools)):
+        elif head.module is None and learns_one_number(pools := list(head.pools)) and self._table_fits():
             self.form, self.table = "places", PoolTable(pools[0], self._pooled_by)
         elif head.module is not None or learns_pool(head):
             self.form = "maps"
@@ -64,18 +68,23 @@ class TrainedInputs:
     def _all(self) -> Tensor | None:
         """What is read of all images; None if it is too large."""
         one = self._read(self.rows[:1])
-        if one.numel() * one.element_size() * self.count > MOST_HELD:
+        if one.numel() * self._held_as(one).itemsize * self.count > MOST_HELD:
             return None
-        every = one.new_empty(len(self.rows), *one.shape[1:])
+        every = one.new_empty(len(self.rows), *one.shape[1:], dtype=self._held_as(one))
         size = self.predictor.batch_size
         for first in range(0, len(every), size):
             every[first : first + size] = self._read(self.rows[first : first + size])
         return every
 
+    def _held_as(self, one: Tensor) -> torch.dtype:
+        """Cells are numbers of the maps, which are kept in half precision: none is lost."""
+        return self._maps[self.rows[:1]].dtype if self.form == "cells" else one.dtype
+
     def release(self) -> Tensor:
         """What a linear layer reads of all that is held, which is the caller's from now on."""
         held, self.held = self.held, None
         assert held is not None
+        held = held.float()
         return held if self.norm is None else self.norm(held)
 
     def parts(self, rows: Rows) -> Iterator[Rows]:
@@ -98,13 +107,26 @@ class TrainedInputs:
                 continue
             if batch is None or len(batch) < len(part):  # once: fresh memory costs three times as much as the copy
                 batch = held.new_empty(len(part), *held.shape[1:])
-            yield part, torch.index_select(held, 0, self._places(part), out=batch[: len(part)])
+            yield part, torch.index_select(held, 0, self._places(part), out=batch[: len(part)]).float()
 
     def _places(self, rows: Rows) -> Tensor:
-        return torch.from_numpy(np.searchsorted(self.rows, rows)).to(self.predictor.device)
+        """Of images in what is held; in the table, which is of all images."""
+        among = self.rows if self.table is None else self._maps.rows
+        return torch.from_numpy(np.searchsorted(among, rows)).to(self.predictor.device)
 
-    def _pooled_by(self, pool: Callable[[Tensor], Tensor]) -> Tensor:
-        return torch.cat([pool(self.predictor.inputs(part)) for part in self.parts(self.rows)])
+    @property
+    def _maps(self) -> RowCache:
+        return self.predictor.cache.maps[STILL]
+
+    def _table_fits(self) -> bool:
+        images = len(self._maps.rows) if self.count == len(self.rows) else self.count
+        return images * self.predictor.head.depth * 4 * USUAL <= MOST_IN_TABLE
+
+    def _pooled_by(self, name: str, pool: Callable[[Tensor], Tensor]) -> Tensor:
+        def every() -> Tensor:
+            return torch.cat([pool(self.predictor.inputs(part)) for part in self.parts(self._maps.rows)])
+
+        return shared(self._maps.path, f"{self.predictor.head.depth}-{name}", every).to(self.predictor.device)
 
     @torch.no_grad()
     def _vectors(self, rows: Rows) -> Iterator[Tensor]:

@@ -7,9 +7,8 @@ trained, on the products X' x' of images, which are computed once: the same step
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, final
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +26,6 @@ class SpannedInputs(NamedTuple):
     """(B, N): 1 at the image itself, which is the gradient's direction; zeros for an image that is not trained on."""
 
 
-@final
 class SampleSpace:
     """Both what `LinearDescent` reads and its scale: `mean` and `factor` change nothing, as products are scaled.
 
@@ -51,16 +49,19 @@ class SampleSpace:
         held = images.release()
         self.scale, self.images = scale, images
         self.inputs = held.sub_(scale.mean).mul_(scale.factor)
-        self.trained = torch.from_numpy(np.searchsorted(images.rows, np.sort(rows))).to(held.device)
-        self.products = self.inputs @ self.inputs[self.trained].t()
-        self.own = held.new_zeros(self.products.shape)
-        self.own[self.trained, torch.arange(len(rows), device=held.device)] = 1.0
-        self.mean = held.new_zeros(len(rows))
+        self.trained = images.places_in(images.rows, rows)
+        self._begin(self.inputs @ self.inputs[self.trained].t())
+
+    def _begin(self, products: Tensor) -> None:
+        self.products, trained = products, self.trained
+        self.own = products.new_zeros(products.shape)
+        self.own[trained, torch.arange(len(trained), device=products.device)] = 1.0
+        self.mean = products.new_zeros(len(trained))
 
     def batches(self, parts: Iterable[Rows]) -> Iterator[tuple[SpannedInputs, Tensor]]:
         """(inputs, labels) of each part."""
         for part in parts:
-            at = torch.from_numpy(np.searchsorted(self.images.rows, part)).to(self.products.device)
+            at = self.images.places_in(self.images.rows, part)
             yield SpannedInputs(self.products[at], self.own[at]), self.images.labels(part)
 
     def parts(self, rows: Rows) -> Iterator[Rows]:

@@ -1,6 +1,6 @@
 """What the trials of a head make of the kept maps of all images, once for all of them.
 
-In files beside the maps, which appear whole: trials in other processes take what is there. Removed after the last trial.
+In files beside the maps, which appear whole; trials in other processes take what is there. Removed after the last one.
 """
 
 import shutil

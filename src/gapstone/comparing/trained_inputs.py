@@ -67,18 +67,18 @@ class TrainedInputs:
 
     def _all(self) -> Tensor | None:
         """What is read of all images; None if it is too large."""
-        one = self._read(self.rows[:1])
+        one = self.read(self.rows[:1])
         if one.numel() * self._held_as(one).itemsize * self.count > MOST_HELD:
             return None
         every = one.new_empty(len(self.rows), *one.shape[1:], dtype=self._held_as(one))
         size = self.predictor.batch_size
         for first in range(0, len(every), size):
-            every[first : first + size] = self._read(self.rows[first : first + size])
+            every[first : first + size] = self.read(self.rows[first : first + size])
         return every
 
     def _held_as(self, one: Tensor) -> torch.dtype:
         """Cells are numbers of the maps, which are kept in half precision: none is lost."""
-        return self._maps[self.rows[:1]].dtype if self.form == "cells" else one.dtype
+        return self.maps[self.rows[:1]].dtype if self.form == "cells" else one.dtype
 
     def release(self) -> Tensor:
         """What a linear layer reads of all that is held, which is the caller's from now on."""
@@ -103,30 +103,33 @@ class TrainedInputs:
         held, batch = self.held, None
         for part in parts:
             if held is None:
-                yield part, self._read(part)
+                yield part, self.read(part)
                 continue
             if batch is None or len(batch) < len(part):  # once: fresh memory costs three times as much as the copy
                 batch = held.new_empty(len(part), *held.shape[1:])
-            yield part, torch.index_select(held, 0, self._places(part), out=batch[: len(part)]).float()
+            yield part, torch.index_select(held, 0, self.places_in(self.rows, part), out=batch[: len(part)]).float()
 
-    def _places(self, rows: Rows) -> Tensor:
-        """Of images in what is held; in the table, which is of all images."""
-        among = self.rows if self.table is None else self._maps.rows
+    def places_in(self, among: Rows, rows: Rows) -> Tensor:
         return torch.from_numpy(np.searchsorted(among, rows)).to(self.predictor.device)
 
     @property
-    def _maps(self) -> RowCache:
+    def maps(self) -> RowCache:
+        """Of all images of the comparison."""
         return self.predictor.cache.maps[STILL]
 
+    @property
+    def of_all(self) -> int:
+        """How many they are, or as many as are to be done as with."""
+        return len(self.maps.rows) if self.count == len(self.rows) else self.count
+
     def _table_fits(self) -> bool:
-        images = len(self._maps.rows) if self.count == len(self.rows) else self.count
-        return images * self.predictor.head.depth * 4 * USUAL <= MOST_IN_TABLE
+        return self.of_all * self.predictor.head.depth * 4 * USUAL <= MOST_IN_TABLE
 
     def _pooled_by(self, name: str, pool: Callable[[Tensor], Tensor]) -> Tensor:
         def every() -> Tensor:
-            return torch.cat([pool(self.predictor.inputs(part)) for part in self.parts(self._maps.rows)])
+            return torch.cat([pool(self.predictor.inputs(part)) for part in self.parts(self.maps.rows)])
 
-        return shared(self._maps.path, f"{self.predictor.head.depth}-{name}", every).to(self.predictor.device)
+        return shared(self.maps.path, f"{self.predictor.head.depth}-{name}", every).to(self.predictor.device)
 
     @torch.no_grad()
     def _vectors(self, rows: Rows) -> Iterator[Tensor]:
@@ -141,9 +144,10 @@ class TrainedInputs:
         if self.norm is not None:
             self.norm.fix(*mean_and_variance(self._vectors(rows)))
 
-    def _read(self, rows: Rows) -> Tensor:
+    def read(self, rows: Rows) -> Tensor:
+        """The inputs of these images, before the norm."""
         if self.table is not None:
-            return self._places(rows)
+            return self.places_in(self.maps.rows, rows)  # in the table
         inputs = self.predictor.inputs(rows)
         return inputs if self.form == "maps" else self._first_layer_reads(inputs)
 

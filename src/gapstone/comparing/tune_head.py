@@ -16,6 +16,7 @@ from gapstone.comparing.head_copies import HeadCopies
 from gapstone.comparing.linear_sgd import LinearDescent
 from gapstone.comparing.own_head_copies import OWN_UNTUNED, OwnHeadCopies, own_candidates
 from gapstone.comparing.sample_space import SampleSpace
+from gapstone.comparing.shared_space import SharedSpace
 from gapstone.comparing.trained_inputs import TrainedInputs, is_linear, learns_pool
 from gapstone.comparing.tuning import TuningChoice, TuningGrid
 from gapstone.heads import Head
@@ -117,8 +118,11 @@ def side_by_side(
         attends = len(head.pools) == 1 and isinstance(head.pools[0], AttentionQueries)
         pool = images.table or (attend_together if attends else None)
         return HeadCopies(head, scale, points, settings, len(rows), images.form == "maps", weights, pool), images
-    if SampleSpace.is_smaller(images, len(points) * head.classes * settings.epochs):
-        space = SampleSpace(images, rows, scale)
+    products = len(points) * head.classes * settings.epochs
+    for space_of in (SampleSpace, SharedSpace):
+        if not space_of.is_smaller(images, products):
+            continue
+        space = space_of(images, rows, scale)
         return LinearDescent(head.classes, space, points, settings, len(rows), weights=weights, begin=begin), space
     cells = images.form == "cells"
     return LinearDescent(head.classes, scale, points, settings, len(rows), cells, weights, begin), images

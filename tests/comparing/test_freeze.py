@@ -20,7 +20,7 @@ from torch import nn
 
 import gapstone as gs
 from gapstone import nets
-from gapstone.comparing import feature_pass, frozen_backbone, frozen_pace, head_speed, trial_measures
+from gapstone.comparing import feature_pass, frozen_backbone, frozen_pace, head_speed, run_comparison, trial_measures
 from gapstone.comparing.compare_request import CompareRequest
 from gapstone.comparing.feature_cache import FeatureCache, StoredVector, stored_vectors, vectors_of
 from gapstone.comparing.feature_pass import run_feature_pass
@@ -415,6 +415,27 @@ def untimed(monkeypatch):
 def run(data, weights, tmp_path_factory):
     out, console = tmp_path_factory.mktemp("run"), quiet()
     return out, compare(with_boxes(data, weights), out, console), console.file.getvalue()
+
+
+def test_what_trials_share_goes_with_the_last_of_them(data, weights, tmp_path, untimed, monkeypatch):
+    """And what a killed run left of it is not taken."""
+    out, found, train = tmp_path / "out", [], run_comparison._train
+    compare(request(data, weights, ("gap",), 1, epochs=1), out, quiet())
+    left = out / "kept" / "shared" / "left.npy"
+    left.parent.mkdir()
+    left.write_bytes(b"left")
+
+    def looking(*given):
+        found.append(left.exists())
+        failed = train(*given)
+        found.extend(path.name for path in left.parent.glob("*-gem-3-*.npy"))
+        return failed
+
+    monkeypatch.setattr(run_comparison, "_train", looking)
+    compare(request(data, weights, ("gap", "gem:p=learned"), 1, epochs=1), out, quiet())
+    assert found[0] is False
+    assert len(found) > 8
+    assert not left.parent.exists()
 
 
 @pytest.mark.slow

@@ -8,12 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from gapstone.comparing import shared_space
 from gapstone.comparing.feature_cache import CachedPredictor, FeatureCache, RowCache, stored_vectors
 from gapstone.comparing.feature_scale import FeatureScale
 from gapstone.comparing.head_copies import HeadCopies
 from gapstone.comparing.linear_sgd import LinearDescent
 from gapstone.comparing.predictor import STILL
 from gapstone.comparing.sample_space import SampleSpace
+from gapstone.comparing.shared_answers import remove_shared, shared
+from gapstone.comparing.shared_space import SharedSpace
 from gapstone.comparing.trained_inputs import TrainedInputs
 from gapstone.comparing.tune_head import tune_head
 from gapstone.comparing.tuning import TuningGrid, tuned
@@ -141,12 +144,15 @@ def test_copies_of_a_linear_head_take_the_same_steps(folder, spec, weights):
         torch.testing.assert_close(*logits, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("spec", ["fc", "fc:grid=2"])
 @pytest.mark.parametrize("weights", [None, UNEQUAL])
-def test_a_wide_layer_takes_the_same_steps_in_the_space_of_its_images(folder, weights):
-    predictor, few, others = cached(folder, "fc"), np.array([40, 3, 7, 31, 16, 22, 5, 44, 9]), np.array([70, 60, 50])
+@pytest.mark.parametrize("space_of", [SampleSpace, SharedSpace])
+def test_a_wide_layer_takes_the_same_steps_in_the_space_of_its_images(folder, weights, space_of, spec, monkeypatch):
+    monkeypatch.setattr(shared_space, "BLOCK", 40)
+    predictor, few, others = cached(folder, spec), np.array([40, 3, 7, 31, 16, 22, 5, 44, 9]), np.array([70, 60, 50])
     settings = replace(SETTINGS, batch_size=4)
     plain, given = (TrainedInputs(predictor, np.union1d(few, others), whole=False) for _ in range(2))
-    space = SampleSpace(given, few, given.scale(few))
+    space = space_of(given, few, given.scale(few))
     scales = plain.scale(few), space
     runs = [LinearDescent(CLASSES, scale, POINTS, settings, len(few), weights=weights) for scale in scales]
     for epoch in range(3):
@@ -173,6 +179,50 @@ def test_the_space_of_the_images_is_taken_where_it_saves_work(folder):
     assert not smaller("fc", 15, products=14)
     assert not smaller("nin", 1)  # its cells are more than its numbers
     assert not smaller("gap", 1)  # few numbers
+
+
+def test_the_space_of_all_images_is_taken_where_it_saves_work(folder):
+    def smaller(spec, products, change=lambda maps: maps):
+        images = TrainedInputs(cached(folder, spec, change=change), np.arange(40), whole=False)
+        return SharedSpace.is_smaller(images, products)
+
+    def wide(maps):
+        return np.tile(maps, (1, 1, 3, 3))  # 270 numbers, for 96 images
+
+    assert smaller("fc", 12, wide)
+    assert not smaller("fc", 11, wide)
+    assert not smaller("fc", 12)  # 30 numbers
+    assert not smaller("fc:norm=batch", 12, wide)  # each number has a scale of its own
+    assert not smaller("nin", 12, wide)
+    assert not smaller("gap", 12, wide)
+
+
+@pytest.mark.parametrize("spec", ["gem:p=learned", "lse:4:r=learned", "gem:p=learned:norm=batch"])
+def test_a_learned_pool_is_tuned_as_without_its_table(folder, spec, monkeypatch):
+    both = []
+    for fits in (True, False):
+        monkeypatch.setattr(TrainedInputs, "_table_fits", lambda self, fits=fits: fits)
+        predictor = cached(folder, spec)
+        both.append((*trained(predictor), predictor.logits(TEST), dict(predictor.head.pools.named_parameters())))
+        files = list(
+            (predictor.cache.maps[STILL].path.parent / "shared").glob(f"{predictor.cache.maps[STILL].path.stem}-*")
+        )
+        assert bool(files) == fits
+    (mine, choice, logits, learned), (theirs, other, expected, right) = both
+    assert mine.validation_loss == pytest.approx(theirs.validation_loss, rel=1e-3)
+    assert (choice.learning_rate, choice.epoch) == (other.learning_rate, other.epoch)
+    torch.testing.assert_close(logits, expected, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(learned, right, atol=1e-3, rtol=1e-3)
+
+
+def test_trials_take_what_others_have_made_of_the_maps(folder, monkeypatch):
+    path, made = folder / "some.npy", torch.arange(6.0).view(2, 3)
+    assert torch.equal(shared(path, "answers", lambda: made), made)
+    assert torch.equal(shared(path, "answers", lambda: pytest.fail("made twice")), made)
+    assert torch.equal(shared(path, "others", lambda: made + 1), made + 1)
+    remove_shared(folder)
+    assert torch.equal(shared(path, "answers", lambda: made + 2), made + 2)
+    assert [each.name for each in (folder / "shared").iterdir()] == ["some-answers.npy"]
 
 
 def test_a_wide_head_is_tuned_as_without_that_space(folder, monkeypatch):

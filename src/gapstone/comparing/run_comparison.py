@@ -167,6 +167,7 @@ def _write_models(
 
 def _run_feature_pass(plan: ComparisonPlan, out: Path, bars: Bars) -> FeatureCache:
     assert plan.feature_pass is not None
+    remove_shared(out / "kept")  # what a run that was killed left may be damaged, and is quickly made
     with stoppable(f"Stopped during the pass. The same command goes on from here; kept in {display(out)}"):
         cache = run_feature_pass(plan.feature_pass, plan.prepared.store.folder, out / "kept", bars(NAME), bars.log)
     # not deleted: going back to those heads or images would need the pass again

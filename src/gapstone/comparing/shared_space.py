@@ -16,7 +16,7 @@ from torch import Tensor
 from gapstone.comparing.feature_scale import FeatureScale
 from gapstone.comparing.sample_space import SampleSpace
 from gapstone.comparing.shared_answers import shared
-from gapstone.comparing.trained_inputs import TrainedInputs
+from gapstone.comparing.trained_inputs import MOST_HELD, TrainedInputs
 from gapstone.training.loop import Rows
 
 TIMES = 8
@@ -61,21 +61,26 @@ def _products(images: TrainedInputs) -> Tensor:
     """(all, all) of the images, less their mean: made once by the trials of all heads that read the same."""
     rows, device = images.maps.rows, images.predictor.device
     path, head = images.maps.path, images.predictor.head
+    held: dict[int, Tensor] = {}
+    hold = len(rows) * images.read(rows[:1]).nbytes <= MOST_HELD  # others are read again for each block after them
     name = "-".join(["products", str(head.depth), *(re.sub(r"\W+", "-", str(pool)) for pool in head.pools)])
     firsts = range(0, len(rows), BLOCK)
-    read = images.read
+
+    def read(first: int) -> Tensor:
+        if first in held:
+            return held[first]
+        some = images.read(rows[first : first + BLOCK])
+        return held.setdefault(first, some) if hold else some
 
     def mean() -> Tensor:
-        parts = [rows[first : first + BLOCK] for first in firsts]
-        return torch.stack([read(part).sum(0, dtype=torch.float64) for part in parts]).sum(0).div(len(rows)).float()
+        return torch.stack([read(first).sum(0, dtype=torch.float64) for first in firsts]).sum(0).div(len(rows)).float()
 
     centre = shared(path, f"{name}-mean", mean).to(device)
 
     def block(first: int) -> Tensor:
         """Of images from `first` on with themselves and all before them."""
-        own = read(rows[first : first + BLOCK]).sub_(centre)
-        before = (read(rows[other : other + BLOCK]).sub_(centre) for other in range(0, first, BLOCK))
-        return torch.cat([*(own @ other.t() for other in before), own @ own.t()], 1)
+        own = read(first) - centre
+        return torch.cat([own @ (read(other) - centre).t() for other in range(0, first + 1, BLOCK)], 1)
 
     # each process in an order of its own: two that begin at the same time make few of them twice
     order = random.Random(os.getpid()).sample(firsts, len(firsts))

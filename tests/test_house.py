@@ -148,7 +148,7 @@ CEILINGS = {
     "commands": 750,
     "library": 1430,
     "evaluating": 1400,
-    "comparing": 4980,
+    "comparing": 5300,
     "converting": 530,
     "explaining": 1150,
     "export": 900,

@@ -28,10 +28,11 @@ USUAL = 30
 class PoolTable:
     """The answers of pools that differ in their learned number alone, for images that are read from maps.
 
-        >>> table = PoolTable(head.pools[0], lambda name, ask: torch.cat([ask(maps) for maps in batches]))
-        >>> pooled = table(torch.tensor([0, 5, 7]), [copy.pools[0] for copy in copies])    # images 0, 5 and 7
-        >>> len(pooled), pooled[0].shape                                            # one for each pool
-        (5, torch.Size([3, 512]))
+        >>> maps = torch.rand(9, 512, 7, 7)
+        >>> table = PoolTable(gs.Pool("gem", learn=True), lambda name, ask: ask(maps))
+        >>> pooled = table(torch.tensor([0, 5, 7]), [gs.Pool("gem", p=p, learn=True) for p in (2.9, 3.1)])
+        >>> len(pooled), pooled[0].shape  # images 0, 5 and 7, by each pool
+        (2, torch.Size([3, 512]))
 
     `read` is given a name of the answers, and a function to call with the maps of all images, in their order, part by
     part; it puts the answers together. The gradient is that of the polynomial.

@@ -152,7 +152,7 @@ CEILINGS = {
     "converting": 530,
     "explaining": 1150,
     "export": 900,
-    "inspecting": 1100,
+    "inspecting": 1230,
     "serve": 700,
     "fitting": 730,
     "swapping": 420,

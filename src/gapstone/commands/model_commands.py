@@ -26,6 +26,7 @@ from gapstone.commands.option_types import (
     path_option,
     to_path,
 )
+from gapstone.console.formatting import display
 from gapstone.console.options import results_folder
 
 
@@ -123,9 +124,9 @@ def inspect(
         str,
         typer.Argument(
             parser=not_empty,
-            metavar="MODEL",
+            metavar="MODEL|IMAGE",
             help="A file that `gapstone train` wrote, a network's name (vgg16), timm:NAME, hf:FOLDER, "
-            "torchvision:NAME.",
+            "torchvision:NAME; or an image's file, of any size.",
         ),
     ],
     size: Annotated[
@@ -146,11 +147,21 @@ def inspect(
     picture: Annotated[Path | None, path_option("Also draw it: .png or .svg.", metavar="FILE")] = None,
     head: OfHead = None,
 ) -> None:
-    """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it."""
+    """Where a network's parameters and multiply-adds are, which sizes it takes, what another head would cost on it.
+
+    Of an image: its size, levels, resolution, packing, and how much of it is missing.
+    """
     with loading():
         from gapstone.inspecting.inspect_command import inspect_model
+        from gapstone.inspecting.inspect_image import inspect_image, is_image
         from gapstone.models.of_comparison import model_of
 
+    if is_image(model):
+        of_networks = {"--size": size, "--depth": depth, "--channels": channels, "--picture": picture, "--head": head}
+        if given := [option for option, value in of_networks.items() if value is not None]:
+            raise ValueError(f"{', '.join(given)}: of networks only; {display(model)} is an image")
+        inspect_image(model, as_json)
+        return
     inspect_model(model_of(model, head), size, channels, as_json, depth, picture)
 
 

@@ -72,6 +72,17 @@ def file_type(head: bytes) -> str:
     return _text_type(head)
 
 
+def begins_like_image(head: bytes) -> bool:
+    r"""Whether a file is meant to be an image, given its first kilobyte; it may be damaged.
+
+    >>> begins_like_image(b"II*\x00"), begins_like_image(b"PK\x03\x04")
+    (True, False)
+    """
+    if any(head.startswith(signature) for signature, _ in _IMAGES) or head.startswith(b"\x93NUMPY"):
+        return True
+    return (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or (head[4:8] == b"ftyp" and head[8:12] in _BRANDS)
+
+
 def _text_type(head: bytes) -> str:
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:256].lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
